@@ -1,0 +1,22 @@
+# add_backend(NAME SOURCES ... [LIBRARIES ...]): a backend in both its forms.
+#
+#   edgebuild_backend_NAME          static; its query function is edgebuild_backend_query_NAME
+#   edgebuild_backend_NAME_plugin   shared, lib/libedgebuild_NAME.so; exports edgebuild_backend_query alone
+function(add_backend name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LIBRARIES" ${ARGN})
+  foreach(form IN ITEMS static plugin)
+    if(form STREQUAL static)
+      set(target edgebuild_backend_${name})
+      add_library(${target} STATIC ${ARG_SOURCES})
+      target_compile_definitions(${target} PRIVATE EDGEBUILD_BACKEND_QUERY=edgebuild_backend_query_${name})
+    else()
+      set(target edgebuild_backend_${name}_plugin)
+      add_library(${target} MODULE ${ARG_SOURCES})
+      target_compile_definitions(${target} PRIVATE EDGEBUILD_BACKEND_QUERY=edgebuild_backend_query)
+      set_target_properties(${target} PROPERTIES PREFIX lib OUTPUT_NAME edgebuild_${name})
+    endif()
+    target_include_directories(${target} PRIVATE "${PROJECT_SOURCE_DIR}/cpp/include" "${PROJECT_SOURCE_DIR}/cpp/src")
+    target_link_libraries(${target} PRIVATE ${ARG_LIBRARIES} ${CMAKE_DL_LIBS})
+    edgebuild_settings(${target})
+  endforeach()
+endfunction()

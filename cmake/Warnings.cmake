@@ -1,0 +1,13 @@
+# edgebuild_settings(TARGET): what every target of ours is compiled with.
+function(edgebuild_settings target)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wsign-conversion)
+  if(EDGEBUILD_WARNINGS_AS_ERRORS)
+    target_compile_options(${target} PRIVATE -Werror)
+  endif()
+  # No path of the build machine in an artefact.
+  target_compile_options(${target} PRIVATE "-ffile-prefix-map=${PROJECT_SOURCE_DIR}=." "-ffile-prefix-map=${PROJECT_BINARY_DIR}=.")
+  if(EDGEBUILD_SANITIZE)
+    target_compile_options(${target} PRIVATE -fsanitize=${EDGEBUILD_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_link_options(${target} PRIVATE -fsanitize=${EDGEBUILD_SANITIZE})
+  endif()
+endfunction()

@@ -1,0 +1,151 @@
+// Runner: loads a bundle and runs its model. The C++ API; edgebuild.h is the same for C.
+
+#ifndef EDGEBUILD_RUNNER_HPP_
+#define EDGEBUILD_RUNNER_HPP_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "edgebuild/signature.hpp"
+#include "edgebuild/status.hpp"
+
+namespace edgebuild {
+
+/// A tensor, a sequence or nothing, as in eb_value; this class owns what must be released.
+///
+/// Move-only. A view (from_bytes) refers to the caller's memory; an owned value frees its own. Values that a run
+/// allocated must be destroyed before the Runner that made them.
+class Value {
+ public:
+  /// Nothing: an absent optional; as an output, "to be allocated by the backend".
+  Value() noexcept;
+  Value(Value&& other) noexcept;
+  Value& operator=(Value&& other) noexcept;
+  Value(const Value&) = delete;
+  Value& operator=(const Value&) = delete;
+  ~Value();
+
+  /// An input over the caller's memory: row-major, contiguous, `bytes` long.
+  /// @return kInvalidArgument if `bytes` is not what dtype and shape need, a size is negative, or the rank is above 16.
+  static Result<Value> view(DType dtype, std::span<const std::int64_t> shape, const void* data, std::size_t bytes);
+  /// A bound output over the caller's memory, `capacity` bytes; a run sets dtype, shape and size.
+  static Value bound(void* data, std::size_t capacity) noexcept;
+  /// A tensor with memory of its own, zero-filled. Not for strings.
+  static Result<Value> allocate(DType dtype, std::span<const std::int64_t> shape);
+  /// A string tensor that owns copies of `elements`, row-major.
+  static Result<Value> strings(std::span<const std::int64_t> shape, std::span<const std::string> elements);
+  /// A sequence that owns its items.
+  static Value sequence(std::vector<Value> items, DType element_dtype = EB_DTYPE_UNDEFINED);
+  /// Takes over a value filled by C code, including its duty to release.
+  static Value adopt(const eb_value& raw) noexcept;
+
+  [[nodiscard]] eb_kind kind() const noexcept { return static_cast<eb_kind>(raw_.kind); }
+  [[nodiscard]] DType dtype() const noexcept { return static_cast<DType>(raw_.dtype); }
+  [[nodiscard]] std::span<const std::int64_t> shape() const noexcept { return {raw_.shape, raw_.rank}; }
+  [[nodiscard]] std::uint64_t element_count() const noexcept;
+  [[nodiscard]] const void* data() const noexcept { return raw_.data; }
+  [[nodiscard]] void* mutable_data() noexcept { return raw_.data; }
+  [[nodiscard]] std::size_t byte_size() const noexcept { return static_cast<std::size_t>(raw_.byte_size); }
+  /// Items of a sequence; they stay owned by this value.
+  [[nodiscard]] std::span<const eb_value> items() const noexcept {
+    return {raw_.items, static_cast<std::size_t>(raw_.item_count)};
+  }
+  [[nodiscard]] const eb_value& raw() const noexcept { return raw_; }
+  [[nodiscard]] eb_value& raw() noexcept { return raw_; }
+
+ private:
+  eb_value raw_;
+};
+
+/// Lines that edgebuild and the engines say. Default: warnings and errors to stderr.
+using LogFunction = std::function<void(eb_severity severity, std::string_view message)>;
+
+struct LoadOptions {
+  std::string backend;         ///< Only variants of this backend; empty: any.
+  std::string variant;         ///< Only this variant; empty: any.
+  bool allow_fallback = true;  ///< false: the first variant that is asked for must run here, else kIncompatible.
+  std::map<std::string, std::string> options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
+  std::string runtime_path;  ///< Folders of external engine libraries; empty: $EDGEBUILD_RUNTIME_PATH.
+  std::string state_dir;     ///< Where plans and tuning go; empty: $XDG_STATE_HOME/edgebuild/<id>.
+  std::string cache_dir;     ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
+  LogFunction log;
+};
+
+struct RunOptions {
+  std::optional<std::chrono::steady_clock::time_point> deadline;
+  bool profile = false;
+  void* device_stream = nullptr;
+};
+
+/// A variant that was passed over, and why, naming what is missing.
+struct PassedOver {
+  std::string variant;
+  std::string reason;
+};
+
+/// Time of one node; see RunOptions::profile.
+struct ProfileEntry {
+  std::string node;
+  std::string op_type;
+  std::string provider;
+  std::uint64_t duration_ns;
+  std::uint64_t calls;
+};
+
+/// A loaded model with a pool of contexts. Any number of threads may use one Runner.
+class Runner {
+ public:
+  /// Opens a bundle (a directory or an archive), checks what it is about to use against its hashes, and loads the first
+  /// variant that can run here.
+  ///
+  /// @return kNotFound (no such file), kCorrupt, kIncompatible (with the reason for every variant), kUsage (unknown
+  ///         backend or variant name), kResourceExhausted, kIo.
+  static Result<Runner> load(const std::string& path, const LoadOptions& options = {});
+
+  Runner(Runner&&) noexcept;
+  Runner& operator=(Runner&&) noexcept;
+  ~Runner();
+
+  [[nodiscard]] const Signature& signature() const noexcept;
+  [[nodiscard]] const std::string& variant_name() const noexcept;
+  [[nodiscard]] const std::string& backend_name() const noexcept;
+  /// The engine's own version, e.g. "1.31.1".
+  [[nodiscard]] const std::string& engine_version() const noexcept;
+  [[nodiscard]] std::span<const PassedOver> passed_over() const noexcept;
+  /// The bundle's id: 64 hexadecimal digits.
+  [[nodiscard]] const std::string& bundle_id() const noexcept;
+
+  /// Runs one inference.
+  ///
+  /// @param inputs   One value per input, in signature order; not copied; must stay valid until this returns.
+  /// @param outputs  One per output: bound with a capacity (shape and size are set here), or nothing (then allocated
+  ///                 by the backend).
+  /// @return kInvalidArgument, naming the tensor, expected and actual, if count, dtype, rank or shape differ (outputs are
+  ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kInternal if the
+  ///         engine failed (the Runner stays usable).
+  /// Threads: any number at once on one Runner; each call takes a context from its pool.
+  [[nodiscard]] Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options = {});
+
+  /// Node times collected so far by runs with `profile`, in the order of execution. kUnsupported if the backend can't.
+  Result<std::vector<ProfileEntry>> profile() const;
+
+ private:
+  struct Impl;
+  explicit Runner(std::unique_ptr<Impl> impl) noexcept;
+  friend struct RunnerAccess;  // the C API and the bindings
+  std::unique_ptr<Impl> impl_;
+};
+
+/// edgebuild's version, e.g. "0.1.0".
+[[nodiscard]] const char* version() noexcept;
+
+}  // namespace edgebuild
+
+#endif  // EDGEBUILD_RUNNER_HPP_

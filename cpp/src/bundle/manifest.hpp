@@ -1,0 +1,103 @@
+// The manifest of a bundle as C++ values. docs/bundle-format.md is the specification.
+
+#ifndef EDGEBUILD_SRC_BUNDLE_MANIFEST_HPP_
+#define EDGEBUILD_SRC_BUNDLE_MANIFEST_HPP_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "edgebuild/signature.hpp"
+#include "edgebuild/status.hpp"
+
+namespace edgebuild::bundle {
+
+/// A file that the manifest lists.
+struct FileEntry {
+  std::uint64_t size = 0;
+  std::string sha256;  ///< 64 lower-case hexadecimal digits.
+  bool executable = false;
+};
+
+/// An engine library; bundled (a path of the bundle) or external (looked up by name and hash).
+struct Engine {
+  std::string name;
+  std::string version;
+  bool external = false;
+  std::string library;      ///< Path in the bundle, or the external file's name.
+  FileEntry external_file;  ///< If external.
+};
+
+struct Requirements {
+  std::vector<std::string> cpu_features;
+  std::optional<std::string> glibc;
+  std::optional<std::uint64_t> memory_bytes;
+  std::optional<std::string> compute_capability;
+};
+
+struct Tolerance {
+  double atol = 0.0;
+  double rtol = 0.0;
+};
+
+struct Variant {
+  std::string name;
+  std::string backend;
+  std::string precision;
+  std::string model;
+  std::vector<std::string> data;
+  std::vector<std::optional<std::string>> inputs;  ///< Engine names in signature order.
+  std::vector<std::string> outputs;
+  std::optional<Engine> engine;
+  std::optional<std::string> plugin;
+  std::map<std::string, std::string> options;
+  Requirements requires_;
+  bool speed_measured = false;
+  std::map<std::string, Tolerance, std::less<>> tolerances;  ///< By output name.
+};
+
+/// A golden value: a file's description, a sequence, or nothing.
+struct GoldenValue {
+  eb_kind kind = EB_KIND_NONE;
+  DType dtype = EB_DTYPE_UNDEFINED;
+  std::vector<std::int64_t> shape;
+  std::string file;
+  std::vector<GoldenValue> items;
+};
+
+struct Golden {
+  std::vector<GoldenValue> inputs;  ///< In signature order.
+  std::vector<GoldenValue> outputs;
+};
+
+struct Manifest {
+  int major = 0;
+  int minor = 0;
+  std::string name;
+  std::string target_name;
+  std::string arch;
+  std::string triple;
+  std::map<std::string, std::string> producer;
+  std::vector<std::string> required_features;
+  std::vector<std::string> optional_features;
+  Signature signature;
+  std::vector<Variant> variants;
+  std::vector<Golden> goldens;
+  std::map<std::string, FileEntry, std::less<>> files;
+};
+
+/// Parses and checks a manifest against every rule of the format that can be checked without the files.
+///
+/// @return kCorrupt, naming the key and what was expected; kIncompatible for a newer major or an unknown required feature.
+[[nodiscard]] Result<Manifest> parse_manifest(std::string_view json);
+
+/// Whether `path` is allowed inside a bundle (segments, lengths).
+[[nodiscard]] bool is_valid_path(std::string_view path) noexcept;
+
+}  // namespace edgebuild::bundle
+
+#endif  // EDGEBUILD_SRC_BUNDLE_MANIFEST_HPP_
