@@ -1,0 +1,43 @@
+"""edgebuild turns a PyTorch model into a bundle that runs on an edge board, and proves that it does.
+
+>>> import edgebuild
+>>> report = edgebuild.build("model.pt", target="x86-64")
+>>> runner = edgebuild.Runner(report.bundle)
+>>> outputs = runner.run({"x": array})
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from edgebuild import errors as errors
+    from edgebuild.build import build as build
+    from edgebuild.bundle.reader import Bundle as Bundle
+    from edgebuild.runtime import Runner as Runner
+    from edgebuild.targets import load_target as load_target
+
+__all__ = ["Bundle", "Runner", "__version__", "build", "errors", "load_target"]
+
+# Imported on first use: a board runs bundles without ever paying for the builder.
+_HOMES = {
+    "Bundle": "edgebuild.bundle.reader",
+    "Runner": "edgebuild.runtime",
+    "build": "edgebuild.build",
+    "load_target": "edgebuild.targets",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name == "errors":
+        return importlib.import_module("edgebuild.errors")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    msg = f"module 'edgebuild' has no attribute {name!r}"
+    raise AttributeError(msg)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
