@@ -1,0 +1,229 @@
+"""One cache for everything that is expensive to make: exports, lowered graphs, compiled runners, engines, proofs.
+
+An entry is a folder under ``SECTION/KEY``, made once, complete or absent, and never changed. Its key is a hash of everything that
+its content depends on. Entries are made in a temporary folder under a lock and renamed into place, so that a build that dies
+leaves nothing half-made and two builds at once do the work once. An entry carries the size and SHA-256 of its files; one
+that was damaged is thrown away and made anew.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebuild.errors import ResourceError, UsageError
+
+_INDEX = ".entry.json"
+_DEFAULT_LIMIT_MIB = 20 * 1024
+_STALE_SECONDS = 24 * 3600
+
+SECTIONS = {
+    "export": "exported models",
+    "lower": "optimised graphs and what backends load",
+    "native": "compiled runners",
+    "engines": "engine libraries",
+    "proof": "results of running bundles",
+    "bundles": "unpacked bundles",
+    "zig": "the cross-compiler's own cache",
+}
+"""Folders of the cache and what lies in them."""
+
+_MANAGED = ("export", "lower", "native", "engines", "proof")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheSection:
+    """One folder of the cache: how many entries, how many bytes."""
+
+    name: str
+    description: str
+    path: Path
+    entries: int
+    bytes: int
+
+
+def content_key(*parts: object) -> str:
+    """A key from JSON-able parts: equal parts give equal keys, in any process."""
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in lower-case hexadecimal digits."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+class Cache:
+    """The cache below ``root``. Instances share nothing but the folder; any number of processes may use it."""
+
+    def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
+        self.root = root
+        self.limit_bytes = limit_bytes
+
+    @classmethod
+    def default(cls) -> "Cache":
+        """The user's cache: ``$EDGEBUILD_CACHE``, else ``$XDG_CACHE_HOME/edgebuild``, else ``~/.cache/edgebuild``.
+
+        ``EDGEBUILD_CACHE_LIMIT_MIB`` bounds its size (default 20,480).
+
+        Raises:
+            UsageError: The limit is not a whole number.
+        """
+        chosen = os.environ.get("EDGEBUILD_CACHE")
+        base = os.environ.get("XDG_CACHE_HOME")
+        root = Path(chosen) if chosen else Path(base) / "edgebuild" if base else Path.home() / ".cache" / "edgebuild"
+        text = os.environ.get("EDGEBUILD_CACHE_LIMIT_MIB", str(_DEFAULT_LIMIT_MIB))
+        if not text.isdecimal():
+            msg = f"EDGEBUILD_CACHE_LIMIT_MIB is {text!r}, expected a whole number of MiB"
+            raise UsageError(msg)
+        return cls(root.absolute(), limit_bytes=int(text) * 2**20)
+
+    def get(self, section: str, key: str) -> Path | None:
+        """The entry's folder if it is there and intact. A damaged one is removed."""
+        entry = self.root / section / key
+        if not (entry / _INDEX).is_file():
+            return None
+        if not _intact(entry):
+            shutil.rmtree(entry, ignore_errors=True)
+            return None
+        os.utime(entry / _INDEX)
+        return entry
+
+    def get_or_make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
+        """The entry's folder; if it is absent, ``make(folder)`` fills one first, once among all processes.
+
+        Raises:
+            ResourceError: The disk is full, or the cache folder can't be written.
+        """
+        found = self.get(section, key)
+        if found is not None:
+            return found
+        with self._lock(section, key):
+            found = self.get(section, key)
+            if found is not None:
+                return found
+            try:
+                return self._make(section, key, make)
+            except OSError as error:
+                raise _as_resource_error(error, self.root) from error
+
+    def _make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
+        entry = self.root / section / key
+        work = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
+        try:
+            make(work)
+            index = {
+                str(path.relative_to(work)): [path.stat().st_size, file_sha256(path)]
+                for path in sorted(work.rglob("*"))
+                if path.is_file()
+            }
+            (work / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+            shutil.rmtree(entry, ignore_errors=True)
+            work.rename(entry)
+        except BaseException:
+            shutil.rmtree(work, ignore_errors=True)
+            raise
+        return entry
+
+    @contextmanager
+    def _lock(self, section: str, key: str) -> Iterator[None]:
+        folder = self.root / section
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stream = (folder / f".{key}.lock").open("w")
+        except OSError as error:
+            raise _as_resource_error(error, self.root) from error
+        with stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            yield
+
+    def info(self) -> list[CacheSection]:
+        """What lies in the cache, section by section."""
+        return [
+            CacheSection(
+                name=name,
+                description=description,
+                path=self.root / name,
+                entries=sum(1 for p in _children(self.root / name) if not p.name.startswith(".")),
+                bytes=_tree_bytes(self.root / name),
+            )
+            for name, description in SECTIONS.items()
+        ]
+
+    def clean(self, section: str | None = None) -> int:
+        """Removes a section, or everything. Returns the bytes that were freed.
+
+        Raises:
+            UsageError: There is no such section.
+        """
+        if section is not None and section not in SECTIONS:
+            msg = f"the cache has no section {section!r}; it has {', '.join(SECTIONS)}"
+            raise UsageError(msg)
+        freed = 0
+        for name in [section] if section else SECTIONS:
+            freed += _tree_bytes(self.root / name)
+            shutil.rmtree(self.root / name, ignore_errors=True)
+        return freed
+
+    def trim(self) -> None:
+        """Removes what a killed build left, then the entries that were not used for longest until the limit holds."""
+        now = time.time()
+        entries: list[tuple[float, int, Path]] = []
+        for section in _MANAGED:
+            for path in _children(self.root / section):
+                if path.name.startswith("."):
+                    if now - path.lstat().st_mtime > _STALE_SECONDS:
+                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+                    continue
+                index = path / _INDEX
+                entries.append((index.stat().st_mtime if index.is_file() else 0.0, _tree_bytes(path), path))
+        total = sum(size for _, size, _ in entries)
+        for _, size, path in sorted(entries, key=lambda e: e[0]):
+            if self.limit_bytes is None or total <= self.limit_bytes:
+                break
+            shutil.rmtree(path, ignore_errors=True)
+            total -= size
+
+
+def _intact(entry: Path) -> bool:
+    try:
+        index: dict[str, list[object]] = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
+        return all(
+            (entry / name).stat().st_size == size and file_sha256(entry / name) == sha256
+            for name, (size, sha256) in index.items()
+        )
+    except (OSError, ValueError):
+        return False
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _tree_bytes(folder: Path) -> int:
+    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+
+
+def _as_resource_error(error: OSError, root: Path) -> ResourceError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        free = shutil.disk_usage(root if root.exists() else "/").free // 2**20
+        return ResourceError(
+            f"no space left for the cache in {root} ({free} MiB free)",
+            hint="free some space, run `edgebuild cache clean`, or point EDGEBUILD_CACHE at another disk",
+        )
+    return ResourceError(
+        f"the cache folder {root} can't be used: {error.strerror or error}",
+        hint="point EDGEBUILD_CACHE at a folder that you may write",
+    )

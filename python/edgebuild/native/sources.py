@@ -1,0 +1,46 @@
+"""Where the C++ sources, toolchain files and headers lie: in the wheel, or in the checkout one works in."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebuild.cache import file_sha256
+from edgebuild.errors import InternalError
+
+_PARTS = ("CMakeLists.txt", "cmake", "cpp", "toolchains")
+_NOT_NEEDED = ("cpp/bindings/", "cpp/tests/", "cpp/lib/")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NativeSources:
+    """Root of the C++ sources, and the folder with the third-party headers under ``include/``."""
+
+    root: Path
+    third_party: Path
+
+    def digest(self) -> dict[str, str]:
+        """SHA-256 of every file that a runner is compiled from, by its path; what a runner's cache key is made of."""
+        files: dict[str, str] = {}
+        for part in _PARTS:
+            top = self.root / part
+            for path in [top] if top.is_file() else sorted(top.rglob("*")):
+                name = path.relative_to(self.root).as_posix()
+                if path.is_file() and not name.startswith(_NOT_NEEDED):
+                    files[name] = file_sha256(path)
+        return files
+
+
+def find_sources() -> NativeSources:
+    """The checkout's sources if the package runs from one, else those in the wheel.
+
+    Raises:
+        InternalError: Neither is there.
+    """
+    package = Path(__file__).resolve().parent.parent
+    checkout = package.parent.parent
+    if (checkout / "CMakeLists.txt").is_file() and (checkout / "cpp").is_dir():
+        return NativeSources(root=checkout, third_party=checkout / "build" / "third_party")
+    data = package / "_data"
+    if (data / "CMakeLists.txt").is_file():
+        return NativeSources(root=data, third_party=data / "third_party")
+    msg = f"the C++ sources are neither in {checkout} nor in {data}"
+    raise InternalError(msg, hint="reinstall edgebuild")
