@@ -1,0 +1,43 @@
+"""What goes into a backend's lowering and what comes out: Candidate and LoweredVariant."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A graph with a precision that might become a variant.
+
+    Args:
+        graph: ONNX file, optimised; external weights lie beside it.
+        precision: "float32", "float16", "bfloat16", "int8" or "mixed".
+        inputs: The graph's name for each input of the signature, None if it has none.
+        outputs: The graph's name for each output.
+    """
+
+    graph: Path
+    precision: str
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoweredVariant:
+    """What a backend loads, before the bundle has it.
+
+    Args:
+        name: Unique in the bundle, e.g. "onnxruntime-float32".
+        model: File name of the model inside the folder that it was lowered into.
+        data: Names of the further files that the model refers to.
+        options: Passed to the backend when the variant is loaded.
+    """
+
+    name: str
+    backend: str
+    precision: str
+    model: str
+    data: tuple[str, ...] = ()
+    inputs: tuple[str | None, ...]
+    outputs: tuple[str, ...]
+    options: Mapping[str, str] = field(default_factory=dict)

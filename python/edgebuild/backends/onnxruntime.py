@@ -1,0 +1,61 @@
+"""ONNX Runtime: loads ONNX, or its own format where that starts faster."""
+
+import shutil
+from pathlib import Path
+
+from edgebuild.backends.candidate import Candidate, LoweredVariant
+from edgebuild.errors import InternalError
+
+NAME = "onnxruntime"
+ENGINE: str | None = "onnxruntime"
+LOWERING = "1"
+
+_ORT_FORMAT_LIMIT = 256 * 2**20
+"""Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""
+
+
+def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> LoweredVariant:
+    """Writes the model that the runtime loads.
+
+    A float model stays ONNX: the fast convolution layouts are chosen when the graph is optimised on the board, and a model
+    saved after optimising keeps out of that. A quantised one gains nothing there and is saved in ORT format at the
+    extended level, which is portable across CPUs: measured on MobileNetV2, it starts in two thirds of the time.
+    """
+    data = candidate.graph.with_name(candidate.graph.name + ".data")
+    stem = f"{NAME}-{candidate.precision}"
+    if candidate.precision == "int8" and not data.exists() and candidate.graph.stat().st_size < _ORT_FORMAT_LIMIT:
+        model = f"{stem}.ort"
+        _save_ort_format(candidate.graph, folder / model)
+        names: tuple[str, ...] = ()
+    else:
+        # The model names its weights by their file name, so both keep it.
+        model = f"{stem}.onnx"
+        shutil.copyfile(candidate.graph, folder / model)
+        names = (data.name,) if data.exists() else ()
+        if data.exists():
+            shutil.copyfile(data, folder / data.name)
+    return LoweredVariant(
+        name=stem,
+        backend=NAME,
+        precision=candidate.precision,
+        model=model,
+        data=names,
+        inputs=candidate.inputs,
+        outputs=candidate.outputs,
+        options={"graph_optimization": "all", "memory_arena": "1", **options},
+    )
+
+
+def _save_ort_format(graph: Path, path: Path) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    try:
+        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        msg = f"ONNX Runtime could not save {graph.name} in its own format: {error}"
+        raise InternalError(msg) from error
