@@ -1,0 +1,19 @@
+#!/bin/sh
+# Configures, builds and runs the C++ tests of one preset: run_cpp.sh dev|asan|tsan
+set -eu
+
+preset=${1:?usage: run_cpp.sh dev|asan|tsan}
+cd "$(dirname "$0")/.."
+bin=$PWD/.venv/bin
+PATH=$bin:$PATH
+export PATH
+EDGEBUILD_TEST_ONNXRUNTIME=$("$bin/python" -c 'import importlib.util, pathlib
+print(next((pathlib.Path(importlib.util.find_spec("onnxruntime").origin).parent / "capi").glob("libonnxruntime.so.*")))')
+export EDGEBUILD_TEST_ONNXRUNTIME
+export TSAN_OPTIONS="ignore_noninstrumented_modules=1 ${TSAN_OPTIONS:-}"
+cmake --preset "$preset" -Dpybind11_DIR="$("$bin/python" -m pybind11 --cmakedir)" >"build/configure-$preset.log" 2>&1 || {
+  cat "build/configure-$preset.log"
+  exit 10
+}
+cmake --build --preset "$preset"
+ctest --preset "$preset"
