@@ -1,0 +1,1 @@
+"""The bundle format: manifest, archive, reader and writer (docs/bundle-format.md)."""
