@@ -1,12 +1,9 @@
 # The two commands of a newcomer: `make demo` and `make test`. Everything lands in .venv and build/.
-.POSIX:
 .SUFFIXES:
-.PHONY: help demo test lint format install check-tools test-python test-cpp test-sanitizers fuzz bench wheel clean
-
+.PHONY: help demo test lint format install test-python test-cpp test-sanitizers fuzz bench wheel clean
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
-CMAKE = $(BIN)/cmake
 STAMP = $(VENV)/.installed
 TEST_STAMP = $(VENV)/.installed-test
 CONSTRAINTS = requirements/constraints.txt
@@ -60,8 +57,10 @@ wheel: $(STAMP)
 
 install: $(STAMP)
 
-# The C++ sources are inputs too: the extension module is compiled by the installation.
-$(STAMP): pyproject.toml $(CONSTRAINTS) requirements/demo.txt CMakeLists.txt
+# The installation compiles the extension module, so its sources are inputs too.
+NATIVE_SOURCES = $(shell find cpp/include cpp/src cpp/backends cpp/bindings cmake -type f) CMakeLists.txt
+
+$(STAMP): pyproject.toml $(CONSTRAINTS) requirements/demo.txt $(NATIVE_SOURCES)
 	@sh tools/check_tools.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --requirement requirements/demo.txt
