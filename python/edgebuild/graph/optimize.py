@@ -1,0 +1,231 @@
+"""The graph stage: from the exported model to the one that backends and quantisation start from.
+
+Order, and why:
+
+1. Metadata is stripped and functions are inlined: everything after sees plain graphs.
+2. Names are made unique, nodes sorted, initialisers without a reader's promise (IR version 3) taken out of the inputs.
+3. The opset is adjusted before anything is fused: converters know plain operators only.
+4. To a fixed point: shapes, constants, no-ops, batch norm, equal subexpressions and weights, dead code. Each feeds the
+   next: shapes make constants, constants make no-ops, no-ops bring convolution and batch norm together.
+5. Outputs that the rewrites left without a node of their own get an Identity; unused imports go.
+
+The model's inputs and outputs (names, order, dtypes, axes) are the same before and after; the graph's rules and this
+are checked at both borders in every build, after every pass under ``checked_passes()``.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+from onnx_ir.passes import common
+from onnxscript.optimizer import fold_constants_ir
+from onnxscript.rewriter import RewritePass
+from onnxscript.rewriter.rules.common import _basic_rules, _fuse_pad_into_conv, _materialize_reshape_shape, _no_op
+
+from edgebuild.errors import EdgebuildError, InternalError, ModelError
+from edgebuild.graph.framework import Adapted, FixedPoint, GraphPass, PassReport, PassSequence
+from edgebuild.graph.invariants import GraphInterface, GraphInvariantError, check_graph
+from edgebuild.graph.passes.constant_folding import ConstantFolding
+from edgebuild.graph.passes.conv_batch_norm import ConvBatchNormFolding
+from edgebuild.graph.passes.dead_code import DeadCodeElimination
+from edgebuild.graph.passes.duplicate_initializers import DuplicateInitializers
+from edgebuild.graph.passes.identity_elimination import IdentityElimination
+from edgebuild.graph.passes.opset import OpsetAdjustment
+from edgebuild.graph.passes.shape_inference import ShapeInference
+from edgebuild.graph.passes.strip_metadata import StripMetadata
+
+MINIMUM_OPSET = 18
+"""Old models are raised to this: per-channel Q/DQ needs 13, torch's own exporter starts at 18."""
+
+_ROUNDS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizeResult:
+    """The optimised model (the object that was given) and what every pass did."""
+
+    model: ir.Model
+    report: PassReport
+
+
+def optimize(
+    model: ir.Model,
+    *,
+    target_opset_max: int,
+    target_opset_min: int = MINIMUM_OPSET,
+    max_folded_bytes: int = 1 << 20,
+    backend_name: str = "the target's backend",
+) -> OptimizeResult:
+    """Optimise a float model in place for any backend.
+
+    The same model gives the same result, byte for byte once saved, and a second run changes nothing.
+
+    Args:
+        model: Any ONNX model from opset 7; tensors in external files stay there unless a rewrite needs their values.
+        target_opset_max: Highest opset that the backend has.
+        target_opset_min: Models below are raised to it where ONNX's converter can.
+        max_folded_bytes: Largest result of constant folding that may grow the model.
+        backend_name: Whose limit ``target_opset_max`` is, for the error.
+
+    Raises:
+        ModelError: The model breaks ONNX's rules, is older than opset 7, or needs an opset above ``target_opset_max``.
+        InternalError: A pass failed or broke its contract; names the pass. The model may be half-changed.
+    """
+    interface = _expected_interface(model)
+    try:
+        first = _prepare(backend_name, target_opset_min, target_opset_max)(model)
+    except EdgebuildError as error:
+        _blame_the_model(model, error)
+        raise
+    try:
+        check_graph(model)
+    except GraphInvariantError as error:
+        msg = f"the ONNX model is invalid: {error}"
+        raise ModelError(msg, hint="check it with onnx.checker") from error
+    with _overridable_initializers_hidden(model):
+        second = _improve(max_folded_bytes)(model)
+    last = _finish()(model)
+    report = PassReport(records=first.records + second.records + last.records)
+    try:
+        check_graph(model)
+    except GraphInvariantError as error:
+        msg = f"the graph stage left an invalid graph: {error}"
+        raise InternalError(msg, hint="EDGEBUILD_CHECK_PASSES=1 finds the pass") from error
+    changed = interface.difference(GraphInterface.of(model))
+    if changed:
+        msg = f"the graph stage changed the model's interface: {changed}"
+        raise InternalError(msg, hint="EDGEBUILD_CHECK_PASSES=1 finds the pass")
+    return OptimizeResult(model=model, report=report)
+
+
+def _expected_interface(model: ir.Model) -> GraphInterface:
+    interface = GraphInterface.of(model)
+    if model.ir_version >= 4:
+        return interface
+    weights = set(model.graph.initializers)  # see _LegacyInputs
+    return GraphInterface(
+        inputs=tuple(entry for entry in interface.inputs if entry[0] not in weights), outputs=interface.outputs
+    )
+
+
+def _blame_the_model(model: ir.Model, error: EdgebuildError) -> None:
+    """A pass that stumbles over a model that was broken when it came is not our bug."""
+    if isinstance(error, InternalError):
+        try:
+            model.graph.sort()
+            check_graph(model)
+        except (GraphInvariantError, ValueError) as fault:
+            msg = f"the ONNX model is invalid: {fault}"
+            raise ModelError(msg, hint="check it with onnx.checker") from error
+
+
+class _LegacyInputs(GraphPass):
+    """Takes initialisers out of the inputs of models with IR version 3.
+
+    There every initialiser had to be an input and, as in ONNX Runtime, counts as constant; from 4 on it means that a
+    caller may override it.
+    """
+
+    interface_may_change = True
+
+    @property
+    def name(self) -> str:
+        return "legacy-inputs"
+
+    def rewrite(self, model: ir.Model) -> int:
+        if model.ir_version >= 4:
+            return 0
+        model.ir_version = 8
+        kept = [value for value in model.graph.inputs if not value.is_initializer()]
+        removed = len(model.graph.inputs) - len(kept)
+        model.graph.inputs.clear()
+        model.graph.inputs.extend(kept)
+        return removed + 1
+
+
+def _prepare(backend_name: str, minimum: int, maximum: int) -> GraphPass:
+    return PassSequence(
+        "prepare",
+        [
+            _LegacyInputs(),
+            Adapted("sort", common.TopologicalSortPass()),
+            Adapted("names", common.NameFixPass()),
+            Adapted("inline", common.InlinePass()),
+            Adapted("unused-functions", lambda model: common.RemoveUnusedFunctionsPass()(model)),
+            StripMetadata(),
+            Adapted("names", common.NameFixPass()),
+            OpsetAdjustment(minimum=minimum, maximum=maximum, maximum_name=backend_name),
+        ],
+    )
+
+
+def _improve(max_folded_bytes: int) -> GraphPass:
+    return FixedPoint(
+        "improve",
+        [
+            ShapeInference(),
+            # Propagates symbolic shapes; what it can evaluate is left to our folding, which has the engine's numbers.
+            Adapted(
+                "symbolic-shapes",
+                lambda model: fold_constants_ir(
+                    model,
+                    onnx_shape_inference=False,
+                    input_size_limit=0,
+                    output_size_limit=0,
+                    should_fold=lambda _: False,
+                ),
+            ),
+            ConstantFolding(max_output_bytes=max_folded_bytes),
+            Adapted("onnxscript-rules", RewritePass(_onnxscript_rules())),
+            StripMetadata(),  # both of onnxscript's leave notes in the nodes
+            IdentityElimination(),
+            ConvBatchNormFolding(),
+            DuplicateInitializers(),
+            Adapted("common-subexpressions", common.CommonSubexpressionEliminationPass()),
+            DeadCodeElimination(),
+        ],
+        limit=_ROUNDS,
+    )
+
+
+def _onnxscript_rules() -> list[object]:
+    """The rules of onnxscript that are exact.
+
+    Left out, as of 0.7.2: ``SlicesSplit`` (an odd axis is split at the wrong place), Cast of Cast (rounds once where
+    the model rounds twice), Min/Max to Clip (NaN), Flatten to Reshape (axes of size 0), batch norm (ours checks more).
+    """
+    return [
+        *_no_op.rules,
+        *_materialize_reshape_shape.rules,
+        *_fuse_pad_into_conv.rules,
+        _basic_rules.transpose_transpose_rule,
+        _basic_rules.unsqueeze_unsqueeze_rule,
+    ]
+
+
+def _finish() -> GraphPass:
+    return PassSequence(
+        "finish",
+        [
+            Adapted("outputs", common.OutputFixPass()),
+            Adapted("names", common.NameFixPass()),
+            Adapted("unused-opsets", common.RemoveUnusedOpsetsPass()),
+        ],
+    )
+
+
+@contextlib.contextmanager
+def _overridable_initializers_hidden(model: ir.Model) -> Iterator[None]:
+    """Make initialisers that are inputs look like plain inputs: other people's passes take them for constants."""
+    hidden = [(value, value.const_value) for value in model.graph.inputs if value.is_initializer()]
+    for value, _ in hidden:
+        if value.name is not None:
+            del model.graph.initializers[value.name]
+        value.const_value = None
+    try:
+        yield
+    finally:
+        for value, tensor in hidden:
+            value.const_value = tensor
+            model.graph.register_initializer(value)
