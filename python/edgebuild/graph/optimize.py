@@ -152,7 +152,7 @@ def _prepare(backend_name: str, minimum: int, maximum: int) -> GraphPass:
             Adapted("sort", common.TopologicalSortPass()),
             Adapted("names", common.NameFixPass()),
             Adapted("inline", common.InlinePass()),
-            Adapted("unused-functions", lambda model: common.RemoveUnusedFunctionsPass()(model)),
+            Adapted("unused-functions", _remove_unused_functions),
             StripMetadata(),
             Adapted("names", common.NameFixPass()),
             OpsetAdjustment(minimum=minimum, maximum=maximum, maximum_name=backend_name),
@@ -229,3 +229,7 @@ def _overridable_initializers_hidden(model: ir.Model) -> Iterator[None]:
         for value, tensor in hidden:
             value.const_value = tensor
             model.graph.register_initializer(value)
+
+
+def _remove_unused_functions(model: ir.Model) -> None:
+    common.RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # its constructor has no annotations

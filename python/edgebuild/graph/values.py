@@ -119,7 +119,7 @@ def unique_name(graph: ir.Graph, wanted: str) -> str:
 def add_initializer(graph: ir.Graph, wanted: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:
     """Register an array as a new initialiser."""
     name = unique_name(graph, wanted)
-    tensor = ir.Tensor(np.ascontiguousarray(array), dtype=dtype, name=name)
+    tensor = ir.Tensor(np.asarray(array, order="C"), dtype=dtype, name=name)
     value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
     graph.register_initializer(value)
     return value

@@ -212,7 +212,7 @@ def evaluate_node(node: ir.Node, opset: int) -> list[npt.NDArray[np.generic] | N
             continue
         name = f"input{index}"
         names.append(name)
-        feeds[name] = np.ascontiguousarray(tensor.numpy())
+        feeds[name] = np.asarray(tensor.numpy(), order="C")
         inputs.append(onnx.helper.make_tensor_value_info(name, tensor.dtype.value, static_dims(tensor)))
     proto = ir.serde.serialize_node(node)
     del proto.input[:]
