@@ -32,11 +32,12 @@ SECTIONS = {
     "engines": "engine libraries",
     "proof": "results of running bundles",
     "bundles": "unpacked bundles",
+    "staging": "bundles that are being built",
     "zig": "the cross-compiler's own cache",
 }
 """Folders of the cache and what lies in them."""
 
-_MANAGED = ("export", "lower", "native", "engines", "proof")
+_MANAGED = ("export", "lower", "native", "engines", "proof", "staging")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,16 +72,15 @@ class Cache:
 
     @classmethod
     def default(cls) -> "Cache":
-        """The user's cache: ``$EDGEBUILD_CACHE``, else ``$XDG_CACHE_HOME/edgebuild``, else ``~/.cache/edgebuild``.
+        """The user's cache: ``$XDG_CACHE_HOME/edgebuild``, else ``~/.cache/edgebuild``.
 
         ``EDGEBUILD_CACHE_LIMIT_MIB`` bounds its size (default 20,480).
 
         Raises:
             UsageError: The limit is not a whole number.
         """
-        chosen = os.environ.get("EDGEBUILD_CACHE")
         base = os.environ.get("XDG_CACHE_HOME")
-        root = Path(chosen) if chosen else Path(base) / "edgebuild" if base else Path.home() / ".cache" / "edgebuild"
+        root = Path(base) / "edgebuild" if base else Path.home() / ".cache" / "edgebuild"
         text = os.environ.get("EDGEBUILD_CACHE_LIMIT_MIB", str(_DEFAULT_LIMIT_MIB))
         if not text.isdecimal():
             msg = f"EDGEBUILD_CACHE_LIMIT_MIB is {text!r}, expected a whole number of MiB"
@@ -115,6 +115,18 @@ class Cache:
                 return self._make(section, key, make)
             except OSError as error:
                 raise _as_resource_error(error, self.root) from error
+
+    def staging_folder(self) -> Path:
+        """A new folder for a bundle that is not proved yet; ``trim`` removes it if its build died.
+
+        Raises:
+            ResourceError: The cache folder can't be written.
+        """
+        try:
+            (self.root / "staging").mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=".build.", dir=self.root / "staging"))
+        except OSError as error:
+            raise _as_resource_error(error, self.root) from error
 
     def _make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
         entry = self.root / section / key
@@ -221,9 +233,9 @@ def _as_resource_error(error: OSError, root: Path) -> ResourceError:
         free = shutil.disk_usage(root if root.exists() else "/").free // 2**20
         return ResourceError(
             f"no space left for the cache in {root} ({free} MiB free)",
-            hint="free some space, run `edgebuild cache clean`, or point EDGEBUILD_CACHE at another disk",
+            hint="free some space, run `edgebuild cache clean`, or point XDG_CACHE_HOME at another disk",
         )
     return ResourceError(
         f"the cache folder {root} can't be used: {error.strerror or error}",
-        hint="point EDGEBUILD_CACHE at a folder that you may write",
+        hint="point XDG_CACHE_HOME at a folder that you may write",
     )

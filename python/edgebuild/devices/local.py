@@ -63,8 +63,20 @@ def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
         raise ToolError(msg) from error
 
 
-def query_edgerun(bundle: Bundle, arguments: Sequence[str], *, deadline_s: float | None = None) -> Mapping[str, Any]:
+def query_edgerun(
+    bundle: Bundle,
+    arguments: Sequence[str],
+    *,
+    deadline_s: float | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Mapping[str, Any]:
     """Runs the bundle's edgerun with ``--json`` and returns the object that it prints.
+
+    Args:
+        bundle: Opened bundle.
+        arguments: Command and flags without the bundle.
+        deadline_s: Seconds after which it is killed, plus a grace.
+        environment: Variables on top of this process's.
 
     Raises:
         EdgebuildError: edgerun failed; the class is that of its exit code, the message its own.
@@ -78,6 +90,7 @@ def query_edgerun(bundle: Bundle, arguments: Sequence[str], *, deadline_s: float
             text=True,
             errors="replace",
             check=False,
+            env={**os.environ, **(environment or {})},
             timeout=None if deadline_s is None else deadline_s + _GRACE_S,
         )
     except subprocess.TimeoutExpired:

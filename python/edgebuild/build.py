@@ -1,0 +1,203 @@
+"""build(): the flow from a model to a proved bundle, and nothing else."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from edgebuild.backends.lowering import lower_model
+from edgebuild.bundle.pack import PackedParts, publish, staged_bundle
+from edgebuild.bundle.reader import Bundle
+from edgebuild.cache import Cache
+from edgebuild.devices.proof import Proof, prove
+from edgebuild.errors import UsageError
+from edgebuild.export.cached import export_cached
+from edgebuild.export.result import ExportedModel
+from edgebuild.model.request import ModelRequest
+from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
+from edgebuild.native.runner import build_runner
+from edgebuild.options import BuildOptions
+from edgebuild.report import BuildReport, Progress, SilentProgress
+from edgebuild.summary import build_report
+from edgebuild.targets import BackendSpec, TargetSpec, load_target
+
+
+def build(
+    model: Any,
+    *,
+    target: str,
+    output: str | Path | None = None,
+    inputs: Sequence[str] = (),
+    samples: Sequence[str | Path] = (),
+    dynamic: Sequence[str] = (),
+    arguments: Mapping[str, Any] | None = None,
+    backends: Sequence[str] = (),
+    trust_model: bool = False,
+    thin: bool = False,
+    progress: Progress | None = None,
+    **options: Any,
+) -> BuildReport:
+    """Builds a bundle for a target and proves it.
+
+    Args:
+        model: Path of a model file, ``"package.module:factory"``, or an ``nn.Module``, ``ScriptModule`` or ``ExportedProgram``.
+        target: Name, alias or path of a target.
+        output: The bundle's path; None: ``STEM.TARGET.edge`` in the current folder.
+        inputs: As ``--input``, e.g. ``["x:float32[1,3,224,224]"]``.
+        samples: ``.npz`` files with example inputs.
+        dynamic: As ``--dynamic``, e.g. ``["x:0=batch[1..8..32]"]``.
+        arguments: Values of non-tensor arguments.
+        backends: Only these, in this order.
+        trust_model: Whether a pickle, which can run anything, may be loaded.
+        thin: Leave the engine libraries out.
+        progress: Hears how it goes.
+        **options: Further fields of ``BuildOptions`` and ``ModelRequest``.
+
+    Raises:
+        EdgebuildError: One of ``edgebuild.errors``; nothing half-written is left.
+    """
+    from edgebuild.model.spec import parse_dynamic, parse_input
+
+    path = factory = module = None
+    if isinstance(model, Path) or (isinstance(model, str) and (":" not in model or Path(model).exists())):
+        path = str(model)
+    elif isinstance(model, str):
+        factory = model
+    else:
+        module = model
+    request_fields = {k: options.pop(k) for k in list(options) if k in ModelRequest.__dataclass_fields__}
+    request = ModelRequest(
+        path=path,
+        factory=request_fields.pop("factory", factory),
+        inputs=tuple(parse_input(text) for text in inputs),
+        samples=tuple(str(s) for s in samples),
+        dynamic=tuple(parse_dynamic(text) for text in dynamic),
+        arguments=dict(arguments or {}),
+        trust=trust_model,
+        **request_fields,
+    )
+    chosen = BuildOptions(
+        target=target,
+        output=None if output is None else Path(output),
+        backends=tuple(backends),
+        thin=thin,
+        **options,
+    )
+    return build_from_request(request, chosen, progress or SilentProgress(), module=module)
+
+
+def build_from_request(
+    request: ModelRequest, options: BuildOptions, progress: Progress, *, module: Any = None
+) -> BuildReport:
+    """The flow. ``module`` is a model object that was given from Python.
+
+    Raises:
+        EdgebuildError: One of ``edgebuild.errors``; nothing half-written is left.
+    """
+    clock = _Clock(progress)
+    target = load_target(options.target)
+    specs = _backends(target, options.backends)
+    request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
+    cache = Cache.default()
+
+    clock.enter("export")
+    exported, hit = _export(request, cache, progress, module, options.deadline_s)
+    clock.cached(hit)
+
+    clock.enter("optimise")
+    lowered = [lower_model(exported, spec, options.variant_options, cache) for spec in specs]
+    clock.cached(all(hit for _, hit in lowered))
+
+    clock.enter("runner", target.toolchain.triple)
+    parts = PackedParts(
+        exported=exported,
+        target=target,
+        lowered=tuple((spec, model) for spec, (model, _) in zip(specs, lowered, strict=True)),
+        engines=_engines(target, specs, cache),
+        runner=build_runner(target, cache, progress),
+        thin=options.thin,
+    )
+
+    clock.enter("pack")
+    with staged_bundle(parts, cache) as staged:
+        clock.enter("prove", "the bundle's own runner against the original's outputs")
+        proof, hit = _prove(staged, parts, cache, options)
+        clock.cached(hit)
+
+        clock.enter("write")
+        bundle = publish(staged, options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge")
+    cache.trim()
+    clock.finish()
+    return build_report(bundle, parts, proof, clock.seconds, clock.hits)
+
+
+def _export(
+    request: ModelRequest, cache: Cache, progress: Progress, module: Any, deadline_s: float | None
+) -> tuple[ExportedModel, bool]:
+    from edgebuild.export.run import export_model
+
+    return export_cached(
+        request,
+        cache,
+        progress,
+        module=module,
+        export=lambda folder: export_model(
+            request, folder, module=module, deadline=deadline_s, progress=lambda text: progress.stage("export", text)
+        ),
+    )
+
+
+def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
+    """The target's backends, or those of ``names`` in that order."""
+    known = {spec.name: spec for spec in target.runtime}
+    for name in names:
+        if name not in known:
+            msg = f"target {target.name} has no backend {name!r}; it has {', '.join(known)}"
+            raise UsageError(msg)
+    return [known[name] for name in names] if names else list(target.runtime)
+
+
+def _engines(target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache) -> dict[str, EngineFiles]:
+    """Engine libraries by backend name."""
+    from edgebuild.backends.registry import find_backend
+
+    return {
+        spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache)
+        for spec in specs
+        if (engine := find_backend(spec.name).ENGINE) is not None
+    }
+
+
+def _prove(staged: Bundle, parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[Proof, bool]:
+    """Runs the bundle where that is possible; a variant outside its tolerance ends the build."""
+    engines = [files.library for files in parts.engines.values()] if parts.thin else []
+    return prove(staged, cache, engines=engines, measure=options.measure, deadline_s=options.deadline_s)
+
+
+class _Clock:
+    """Wall time of each stage, and which came from the cache."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        self.hits: list[str] = []
+        self._progress = progress
+        self._stage: str | None = None
+        self._start = 0.0
+
+    def enter(self, name: str, detail: str = "") -> None:
+        """Ends the stage before and begins the next."""
+        self.finish()
+        self._progress.stage(name, detail)
+        self._stage, self._start = name, time.monotonic()
+
+    def finish(self) -> None:
+        """Ends the last stage."""
+        if self._stage is not None:
+            self.seconds[self._stage] = time.monotonic() - self._start
+            self._stage = None
+
+    def cached(self, hit: bool) -> None:
+        """Says whether the current stage was answered from the cache."""
+        if hit and self._stage is not None:
+            self.hits.append(self._stage)

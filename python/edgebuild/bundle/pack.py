@@ -1,0 +1,145 @@
+"""Packing: what the stages made becomes one bundle, first in the cache, and at its place only once it is proved."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgebuild.backends.candidate import LoweredVariant
+from edgebuild.backends.lowering import LoweredModel
+from edgebuild.bundle.atomic import atomic_file
+from edgebuild.bundle.manifest import Engine, ExternalLibrary, Requirements, Target, Tolerance, Variant
+from edgebuild.bundle.paths import to_segment
+from edgebuild.bundle.reader import Bundle, GoldenArrays
+from edgebuild.bundle.writer import BundleFile, write_bundle
+from edgebuild.cache import Cache
+from edgebuild.errors import UsageError
+from edgebuild.export.result import ExportedModel
+from edgebuild.native.engines import EngineFiles
+from edgebuild.native.runner import runner_licences
+from edgebuild.targets import BackendSpec, TargetSpec
+
+GOLDEN_BUDGET_BYTES = 32 * 2**20
+"""Goldens beyond the first are left out of the bundle once they would exceed this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedParts:
+    """What goes into a bundle: the results of the stages before."""
+
+    exported: ExportedModel
+    target: TargetSpec
+    lowered: tuple[tuple[BackendSpec, LoweredModel], ...]
+    engines: Mapping[str, EngineFiles]
+    runner: Path
+    thin: bool
+
+
+@contextmanager
+def staged_bundle(parts: PackedParts, cache: Cache) -> Iterator[Bundle]:
+    """Writes the bundle into a staging folder of the cache and opens it; the folder is gone when the block ends.
+
+    Raises:
+        ResourceError: The disk is full.
+    """
+    folder = cache.staging_folder()
+    try:
+        yield _write(parts, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(parts: PackedParts, folder: Path) -> Bundle:
+    exported, target = parts.exported, parts.target
+    name = to_segment(exported.name)
+    return write_bundle(
+        folder / f"{name}.{target.name}.edge",
+        name=name,
+        target=Target(name=target.name, arch=target.soc.arch, triple=target.toolchain.triple),
+        signature=exported.signature,
+        variants=[_variant(variant, spec, parts) for spec, model in parts.lowered for variant in model.variants],
+        files=_files(parts),
+        goldens=read_goldens(exported),
+        producer=exported.producer,
+    )
+
+
+def publish(staged: Bundle, output: Path) -> Bundle:
+    """Copies a staged bundle to its place, whole or not at all.
+
+    Raises:
+        UsageError: ``output`` can't be written.
+        ResourceError: The disk is full.
+    """
+    if not output.parent.is_dir():
+        msg = f"the folder of the output does not exist: {output.parent}"
+        raise UsageError(msg, hint="make it, or choose another -o")
+    with atomic_file(output.absolute()) as stream, staged.path.open("rb") as source:
+        shutil.copyfileobj(source, stream, 1 << 20)
+    return Bundle.open(output)
+
+
+def read_goldens(exported: ExportedModel) -> list[GoldenArrays]:
+    """The export's samples as goldens: the first always, the others while they fit into the budget."""
+    import numpy as np
+
+    goldens: list[GoldenArrays] = []
+    total = 0
+    for index in range(exported.sample_count):
+        path = exported.directory / "samples" / f"{index}.npz"
+        total += path.stat().st_size
+        if goldens and total > GOLDEN_BUDGET_BYTES:
+            break
+        with np.load(path, allow_pickle=False) as arrays:
+            goldens.append(
+                GoldenArrays(
+                    inputs={s.name: arrays[f"in.{i}"] for i, s in enumerate(exported.signature.inputs)},
+                    outputs={s.name: arrays[f"out.{i}"] for i, s in enumerate(exported.signature.outputs)},
+                )
+            )
+    return goldens
+
+
+def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> Variant:
+    engine = parts.engines.get(variant.backend)
+    return Variant(
+        name=variant.name,
+        backend=variant.backend,
+        precision=variant.precision,
+        model=f"model/{variant.model}",
+        data=tuple(f"model/{name}" for name in variant.data),
+        inputs=variant.inputs,
+        outputs=variant.outputs,
+        engine=None if engine is None else _engine(engine, spec, thin=parts.thin),
+        options=dict(variant.options),
+        requires=Requirements(cpu_features=parts.target.soc.features, glibc=parts.target.os.glibc),
+        speed="unproved",
+        tolerances={name: Tolerance(atol=atol, rtol=rtol) for name, (atol, rtol) in parts.exported.tolerances.items()},
+    )
+
+
+def _engine(files: EngineFiles, spec: BackendSpec, *, thin: bool) -> Engine:
+    if not thin:
+        return Engine(name=files.pin.engine, version=spec.version, library=f"lib/{files.pin.soname}")
+    size = files.library.stat().st_size
+    library = ExternalLibrary(file=files.pin.soname, size=size, sha256=files.pin.sha256)
+    return Engine(name=files.pin.engine, version=spec.version, library=library)
+
+
+def _files(parts: PackedParts) -> list[BundleFile]:
+    files = [BundleFile(path="bin/edgerun", source=parts.runner, executable=True)]
+    models = {
+        f"model/{name}": model.path(name)
+        for _, model in parts.lowered
+        for variant in model.variants
+        for name in (variant.model, *variant.data)
+    }
+    files += [BundleFile(path=path, source=source) for path, source in models.items()]
+    licences = dict(runner_licences())
+    for engine in parts.engines.values():
+        if not parts.thin:
+            files.append(BundleFile(path=f"lib/{engine.pin.soname}", source=engine.library))
+            licences.update(engine.licences)
+    files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]
+    return files

@@ -1,0 +1,79 @@
+"""Proof: the packed bundle run by the very runner that it carries, before anybody is told that it works."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebuild.bundle.reader import Bundle
+from edgebuild.cache import Cache, content_key
+from edgebuild.devices.local import can_run, cpu_model, query_edgerun
+
+_BENCH_SECONDS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Proof:
+    """What running a bundle showed.
+
+    Args:
+        kind: "native", "emulator", or None if the bundle was not run.
+        verified: edgerun's answer to ``verify --all-variants``, empty if it was not run.
+        measured: edgerun's answer to ``bench`` by variant name.
+        reason: Why it was not run.
+    """
+
+    kind: str | None
+    verified: Mapping[str, Any]
+    measured: Mapping[str, Mapping[str, Any]]
+    reason: str = ""
+
+
+def prove(
+    bundle: Bundle,
+    cache: Cache,
+    *,
+    engines: Sequence[Path] = (),
+    measure: bool = True,
+    deadline_s: float | None = None,
+) -> tuple[Proof, bool]:
+    """Runs every variant over the goldens and measures it; the result is kept for this bundle on this CPU.
+
+    Args:
+        bundle: The packed bundle.
+        cache: Where proofs are kept.
+        engines: Libraries that a thin bundle finds outside itself.
+        measure: Whether to measure latency too.
+        deadline_s: Time limit of each run, in seconds.
+
+    Returns:
+        The proof, and whether it came from the cache.
+
+    Raises:
+        GateError: An output is outside its tolerance.
+        EdgebuildError: The bundle does not run.
+    """
+    arch = bundle.manifest.target.arch
+    if not can_run(arch):
+        return Proof(kind=None, verified={}, measured={}, reason=f"this machine can't run {arch} programs"), False
+    key = content_key("proof", bundle.id, cpu_model(), measure)
+    cached = cache.get("proof", key) is not None
+    runtime_path = ":".join(sorted({str(path.parent) for path in engines}))
+    environment = {"EDGEBUILD_RUNTIME_PATH": runtime_path} if runtime_path else {}
+
+    def make(folder: Path) -> None:
+        limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
+        verified = query_edgerun(
+            bundle, ["verify", "--all-variants", *limit], deadline_s=deadline_s, environment=environment
+        )
+        measured = {}
+        for variant in bundle.manifest.variants if measure else ():
+            command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", str(_BENCH_SECONDS), *limit]
+            measured[variant.name] = query_edgerun(bundle, command, deadline_s=deadline_s, environment=environment)
+        text = json.dumps({"verified": verified, "measured": measured}, indent=2)
+        (folder / "proof.json").write_text(text, encoding="utf-8")
+
+    folder = cache.get_or_make("proof", key, make)
+    data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+    return Proof(kind="native", verified=data["verified"], measured=data["measured"]), cached

@@ -1,0 +1,94 @@
+"""The export stage behind the cache: the same file, request and tools give the same export without importing torch."""
+
+import mmap
+import re
+import secrets
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from edgebuild.cache import Cache, content_key, file_sha256
+from edgebuild.errors import ModelError
+from edgebuild.export.result import ExportedModel
+from edgebuild.fingerprint import source_digest
+from edgebuild.model.request import ModelRequest
+from edgebuild.report import Progress
+
+_LOCATION = re.compile(rb"\x0a\x08location\x12([\x01-\x7f])")
+"""An entry ("location", name) of ONNX's external_data as protobuf writes it; names of over 127 bytes are not written by any exporter."""
+
+_TOOLS = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "numpy")
+
+
+def export_cached(
+    request: ModelRequest,
+    cache: Cache,
+    progress: Progress,
+    *,
+    module: Any = None,
+    deadline_s: float | None = None,
+    export: Callable[[Path], ExportedModel],
+) -> tuple[ExportedModel, bool]:
+    """The exported model, from the cache or by calling ``export`` with a folder to fill.
+
+    A model that is code (a factory, an object given from Python) has no hash and is always exported anew; its key is made of
+    the graph that comes out.
+
+    Returns:
+        The export, and whether it came from the cache.
+
+    Raises:
+        ModelError: A model or sample file can't be read.
+    """
+    if module is not None or request.factory is not None:
+        return _export_uncached(cache, export), False
+    key = content_key(
+        "export",
+        {**request.to_json(), "path": _content(request.path), "samples": [_content(s) for s in request.samples]},
+        Path(request.path or "").stem,
+        {name: metadata.version(name) for name in _TOOLS},
+        source_digest("model", "export"),
+    )
+    cached = cache.get("export", key) is not None
+    folder = cache.get_or_make("export", key, lambda work: _fill(work, export))
+    return ExportedModel.read(folder), cached
+
+
+def _fill(folder: Path, export: Callable[[Path], ExportedModel]) -> None:
+    export(folder)
+
+
+def _export_uncached(cache: Cache, export: Callable[[Path], ExportedModel]) -> ExportedModel:
+    folder = cache.get_or_make("export", secrets.token_hex(16), lambda work: _fill(work, export))
+    return ExportedModel.read(folder)
+
+
+def _content(path: str | None) -> list[str]:
+    """Hashes of a file, and of all files beside it that it might refer to (external weights of an ONNX model)."""
+    if path is None:
+        return []
+    file = Path(path)
+    try:
+        if file.is_dir():
+            return [
+                f"{p.relative_to(file).as_posix()} {file_sha256(p)}" for p in sorted(file.rglob("*")) if p.is_file()
+            ]
+        digests = [file_sha256(file)]
+    except FileNotFoundError:
+        return []  # the model stage says it better
+    except OSError as error:
+        msg = f"{path} can't be read: {error.strerror}"
+        raise ModelError(msg) from error
+    return digests + [f"{name} {digest}" for name, digest in _external_data(file)]
+
+
+def _external_data(file: Path) -> list[tuple[str, str]]:
+    """Name and hash of the files that an ONNX model keeps its weights in; nothing for other files."""
+    if file.stat().st_size == 0:
+        return []
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        if data[:2] == b"PK":
+            return []
+        names = {data[m.end() : m.end() + m.group(1)[0]].decode("utf-8", "replace") for m in _LOCATION.finditer(data)}
+    return [(name, file_sha256(file.parent / name)) for name in sorted(names) if (file.parent / name).is_file()]

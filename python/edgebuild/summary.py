@@ -1,0 +1,108 @@
+"""From the results of the stages to the BuildReport that the user is told."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgebuild.bundle.manifest import Variant
+from edgebuild.bundle.pack import PackedParts
+from edgebuild.bundle.reader import Bundle
+from edgebuild.devices.proof import Proof
+from edgebuild.report import BuildReport, OutputCheck, VariantReport
+
+
+def build_report(
+    bundle: Bundle, parts: PackedParts, proof: Proof, seconds: Mapping[str, float], cached: Sequence[str]
+) -> BuildReport:
+    """Puts together what the closing summary says; measures nothing itself."""
+    exported = parts.exported
+    passes: dict[str, int] = {}
+    for _, model in parts.lowered:
+        for name, count in model.passes.items():
+            passes[name] = passes.get(name, 0) + count
+    notes = dict.fromkeys((*exported.notes, *(note for _, model in parts.lowered for note in model.notes)))
+    if proof.kind is None:
+        notes[f"the bundle was not run: {proof.reason}"] = None
+    return BuildReport(
+        bundle=bundle.path,
+        bundle_id=bundle.id,
+        target=parts.target.name,
+        model=exported.name,
+        kind=exported.kind,
+        exporter=exported.exporter,
+        opset=exported.opset,
+        signature=exported.signature,
+        sizes=_sizes(bundle),
+        parity=tuple(
+            OutputCheck(
+                output=p.output,
+                max_abs_error=p.max_abs_error,
+                index=p.index,
+                atol=p.atol,
+                rtol=p.rtol,
+                passed=p.passed,
+            )
+            for p in exported.parity
+        ),
+        passes={name: count for name, count in passes.items() if count},
+        nodes=parts.lowered[0][1].nodes,
+        variants=tuple(
+            _variant_report(bundle, v, proof, exported.original_latency_ms) for v in bundle.manifest.variants
+        ),
+        assumptions=exported.assumptions,
+        notes=tuple(notes),
+        seconds=dict(seconds),
+        cached=tuple(cached),
+        original_latency_ms=exported.original_latency_ms,
+        next_steps=_next_steps(bundle),
+    )
+
+
+def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms: float | None) -> VariantReport:
+    measured = proof.measured.get(variant.name)
+    latency = None if measured is None else float(measured["latency_ms"]["p50"])
+    files = bundle.manifest.files
+    return VariantReport(
+        name=variant.name,
+        backend=variant.backend,
+        precision=variant.precision,
+        latency_ms=latency,
+        speed_up=original_ms / latency if latency and original_ms else None,
+        proof=proof.kind,
+        checks=_checks(proof.verified, variant.name),
+        size_bytes=sum(files[path].size for path in (variant.model, *variant.data)),
+        note="" if latency is not None else proof.reason or "not measured",
+    )
+
+
+def _checks(verified: Mapping[str, Any], variant: str) -> tuple[OutputCheck, ...]:
+    for entry in verified.get("variants", ()):
+        if entry["name"] == variant:
+            return tuple(
+                OutputCheck(
+                    output=o["name"],
+                    max_abs_error=o["max_abs_error"],
+                    index=tuple(o["index"]),
+                    atol=o["atol"],
+                    rtol=o["rtol"],
+                    passed=o["passed"],
+                )
+                for o in entry["outputs"]
+            )
+    return ()
+
+
+def _sizes(bundle: Bundle) -> dict[str, int]:
+    parts = {"bin/": "runner", "lib/": "libraries", "model/": "model", "golden/": "goldens", "licenses/": "licences"}
+    sizes = {"archive": bundle.path.stat().st_size, **dict.fromkeys(parts.values(), 0)}
+    for path, entry in bundle.manifest.files.items():
+        sizes[parts[path[: path.index("/") + 1]]] += entry.size
+    return sizes
+
+
+def _next_steps(bundle: Bundle) -> tuple[str, ...]:
+    name = bundle.path.name
+    return (
+        f"edgebuild run {name} --inputs in.npz --outputs out.npz",
+        f"edgebuild bench {name}",
+        f"on the board: tar xf {name} && {bundle.manifest.top}/bin/edgerun verify",
+    )
