@@ -49,6 +49,9 @@ struct OpenOptions {
   std::string runtime_path;  ///< Folders of external engines; empty: $EDGEBUILD_RUNTIME_PATH.
 };
 
+struct OpenArchive;   // unpack.hpp
+struct HashCounters;  // file_system.hpp
+
 class Bundle {
  public:
   /// Opens either form and checks structure, manifest hash and manifest. File hashes are checked on use.
@@ -69,15 +72,24 @@ class Bundle {
   Result<std::shared_ptr<const MappedFile>> map(const std::string& path) const;
   /// Opens a listed file and checks the bytes behind the descriptor, for dlopen("/proc/self/fd/N").
   Result<FileDescriptor> open_file(const std::string& path) const;
-  /// Finds an external engine library in the runtime path, checked likewise.
+  /// Finds an external engine library in the runtime path, checked likewise; links are followed, as the hash decides.
+  /// @return kNotFound (nowhere under this name); kIncompatible (only with another size or hash).
   Result<FileDescriptor> open_external(const Engine& engine) const;
-  /// Checks every file. `progress` (may be empty) hears each path with the bytes done and in all.
+  /// Checks every file; of a bundle that was given as an archive, those inside the archive as well as the unpacked
+  /// ones. `progress` (may be empty) hears each path with the bytes done and in all.
   Status verify(const std::function<void(const std::string&, std::uint64_t, std::uint64_t)>& progress = {}) const;
 
  private:
+  static Result<Bundle> open_unguarded(const std::string& path, const OpenOptions& options);
+  [[nodiscard]] Status open_directory(FileDescriptor root);
+  [[nodiscard]] HashCounters counters() const noexcept;
+  [[nodiscard]] const FileEntry* find(const std::string& path) const;
+
   Manifest manifest_;
   std::string id_;
   std::filesystem::path root_;
+  std::shared_ptr<const FileDescriptor> root_fd_;
+  std::shared_ptr<const OpenArchive> archive_;  ///< If opened from one whose files' bytes were not read: see verify.
   std::string runtime_path_;
   std::shared_ptr<std::atomic<std::uint64_t>> hashed_bytes_ = std::make_shared<std::atomic<std::uint64_t>>(0);
   std::shared_ptr<std::atomic<std::uint64_t>> hashing_ns_ = std::make_shared<std::atomic<std::uint64_t>>(0);

@@ -92,7 +92,8 @@ struct Manifest {
 
 /// Parses and checks a manifest against every rule of the format that can be checked without the files.
 ///
-/// @return kCorrupt, naming the key and what was expected; kIncompatible for a newer major or an unknown required feature.
+/// @return kCorrupt, naming the key and what was expected; kIncompatible for a newer major or an unknown required
+/// feature.
 [[nodiscard]] Result<Manifest> parse_manifest(std::string_view json);
 
 /// Whether `path` is allowed inside a bundle (segments, lengths).
