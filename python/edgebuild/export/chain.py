@@ -1,0 +1,227 @@
+"""The chain of exporters: each is tried, its graph validated and compared, until one holds."""
+
+import gc
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+
+from edgebuild.errors import EdgebuildError, GateError, ModelError
+from edgebuild.export.failure import failed_location, failed_operator, summary
+from edgebuild.export.result import Attempt, OutputParity
+from edgebuild.model.source import ModelKind, ModelSource
+
+
+class RefusedError(Exception):
+    """An exporter's graph is not valid, or not for this target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exporter:
+    """One way from the model to ONNX: ``produce(source, opset, scratch folder)`` returns a graph or raises anything."""
+
+    name: str
+    produce: Callable[[ModelSource, int, Path], ir.Model]
+    opsets: range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A graph that was taken, written to the result's folder."""
+
+    engine_inputs: tuple[str | None, ...]
+    engine_outputs: tuple[str, ...]
+    model: ir.Model
+    parity: tuple[OutputParity, ...]
+    tolerances: Mapping[str, tuple[float, float]]
+    notes: tuple[str, ...] = ()
+
+
+def exporters(source: ModelSource) -> list[Exporter]:
+    """The ways to try for this model, best graphs first (docs/export.md says why in this order)."""
+    import torch
+
+    from edgebuild.export.exporters.dynamo import DYNAMO_OPSETS
+    from edgebuild.export.exporters.torchscript import TORCHSCRIPT_OPSETS
+
+    if isinstance(source.module, torch.jit.ScriptModule):
+        return [
+            Exporter(name="torch.export", produce=_interpreted, opsets=DYNAMO_OPSETS),
+            Exporter(name="torch.export (TS2EP)", produce=_ts2ep, opsets=DYNAMO_OPSETS),
+            Exporter(name="torchscript", produce=_torchscript, opsets=TORCHSCRIPT_OPSETS),
+        ]
+    ways = [Exporter(name="torch.export", produce=_exported, opsets=DYNAMO_OPSETS)]
+    if source.kind is not ModelKind.TORCH_EXPORT:
+        ways.append(Exporter(name="torch.export (strict)", produce=_exported_strict, opsets=DYNAMO_OPSETS))
+    ways += [
+        Exporter(name="torchscript", produce=_torchscript, opsets=TORCHSCRIPT_OPSETS),
+        Exporter(name="torch.jit.script + torch.export", produce=_scripted, opsets=DYNAMO_OPSETS),
+        Exporter(name="torch.jit.script + torchscript", produce=_scripted_torchscript, opsets=TORCHSCRIPT_OPSETS),
+    ]
+    return ways
+
+
+def run_chain(
+    source: ModelSource,
+    opset_max: int,
+    scratch: Path,
+    judge: Callable[[ir.Model], Judged],
+    progress: Callable[[str], None],
+) -> tuple[str, int, Judged, tuple[Attempt, ...]]:
+    """Tries exporters until one's graph is valid and computes what the original does.
+
+    Args:
+        source: The model.
+        opset_max: Highest opset that the target's backends support.
+        scratch: An empty folder.
+        judge: Finishes, writes and compares a graph; raises if it is not to be taken.
+        progress: Told each exporter's name.
+
+    Returns:
+        The exporter's name, the opset, what ``judge`` returned, and all attempts.
+
+    Raises:
+        GateError: Graphs were made, but none computes what the original does.
+        ModelError: No exporter made a graph.
+    """
+    attempts: list[Attempt] = []
+    wrong: Exception | None = None
+    for exporter in exporters(source):
+        allowed = [opset for opset in exporter.opsets if opset <= opset_max]
+        if not allowed:
+            attempts.append(Attempt(exporter=exporter.name, error=f"writes no opset up to {opset_max}"))
+            continue
+        opset = min(allowed[-1], DEFAULT_OPSET)
+        progress(exporter.name)
+        try:
+            with tempfile.TemporaryDirectory(dir=scratch) as folder:
+                model = exporter.produce(source, opset, Path(folder))
+                validate(model, opset_max)
+                judged = judge(model)
+        except (EdgebuildError, MemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - exporters and models raise whatever they like
+            from edgebuild.export.parity import DisagreementError
+
+            if isinstance(error, DisagreementError):
+                wrong = error
+            attempts.append(
+                Attempt(
+                    exporter=exporter.name,
+                    error=summary(error),
+                    operator=failed_operator(error),
+                    location=failed_location(error),
+                )
+            )
+            del error
+            gc.collect()
+            continue
+        attempts.append(Attempt(exporter=exporter.name, error=None))
+        return exporter.name, int(judged.model.opset_imports[""]), judged, tuple(attempts)
+    raise _failure(attempts, wrong)
+
+
+DEFAULT_OPSET = 20
+"""What exporters write if the target allows it: from here on, no operator they emit is a decomposition of a later one."""
+
+
+def validate(model: ir.Model, opset_max: int) -> None:
+    """Raises RefusedError for a graph with an opset above ``opset_max`` or an operator that the ONNX standard lacks."""
+    opset = model.opset_imports.get("", 0)
+    if opset > opset_max:
+        message = f"the graph has opset {opset}, the target takes {opset_max} at most"
+        raise RefusedError(message)
+    functions = {(function.domain, function.name) for function in model.functions.values()}
+    for node in model.graph.all_nodes():
+        if (node.domain, node.op_type) in functions:
+            continue
+        if node.domain not in ("", "ai.onnx"):
+            raise RefusedNodeError(node, "is not in the ONNX standard")
+        try:
+            schema = onnx.defs.get_schema(node.op_type, opset, "")
+        except onnx.defs.SchemaError:
+            raise RefusedNodeError(node, f"is not in opset {opset}") from None
+        if schema.deprecated:
+            raise RefusedNodeError(node, f"is deprecated in opset {opset}")
+
+
+class RefusedNodeError(RefusedError):
+    """One node of an exporter's graph is not to be taken; ``operator`` names it."""
+
+    def __init__(self, node: ir.Node, reason: str) -> None:
+        self.operator = f"{node.domain or 'onnx'}::{node.op_type}"
+        super().__init__(f"operator {self.operator} {reason}")
+
+
+def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildError:
+    tried = "; ".join(f"{attempt.exporter}: {attempt.error}" for attempt in attempts)
+    if wrong is not None:
+        return GateError(
+            f"the exported model does not compute what the original computes: {wrong}; tried {tried}",
+            hint="look at the named output; if the difference is harmless, widen the tolerance with --parity-tol ATOL,RTOL",
+        )
+    operator = next((a.operator for a in attempts if a.operator), None)
+    location = next((a.location for a in attempts if a.location), None)
+    what = f"operator {operator}" if operator else "the model"
+    where = f" ({location})" if location else ""
+    return ModelError(
+        f"{what}{where} can't be exported to ONNX; tried {tried}",
+        hint="replace that operator in the model by standard ones, or export an ONNX file yourself and pass that",
+    )
+
+
+def _exported(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+    from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
+    from edgebuild.export.flat import flat_module
+
+    return program_to_onnx(export_program(flat_module(source), source, strict=False), opset)
+
+
+def _exported_strict(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+    from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
+    from edgebuild.export.flat import flat_module
+
+    return program_to_onnx(export_program(flat_module(source), source, strict=True), opset)
+
+
+def _interpreted(source: ModelSource, opset: int, scratch: Path, script: Any = None) -> ir.Model:  # noqa: ARG001
+    from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
+    from edgebuild.export.flat import flat_module
+    from edgebuild.export.rewrites.interpreter import ScriptInterpreter
+
+    interpreter = ScriptInterpreter(source.module if script is None else script)
+    program = export_program(flat_module(source, interpreter), source, strict=False)
+    return program_to_onnx(program, opset)
+
+
+def _ts2ep(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+    from edgebuild.export.exporters.dynamo import program_to_onnx
+    from edgebuild.export.exporters.ts2ep import convert_script
+
+    return program_to_onnx(convert_script(source), opset)
+
+
+def _torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    from edgebuild.export.exporters.torchscript import export_torchscript
+    from edgebuild.export.flat import flat_module
+
+    return export_torchscript(flat_module(source), source, opset, scratch)
+
+
+def _scripted(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    import torch
+
+    return _interpreted(source, opset, scratch, torch.jit.script(source.module))
+
+
+def _scripted_torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    import torch
+
+    from edgebuild.export.exporters.torchscript import export_torchscript
+    from edgebuild.export.flat import flat_module
+
+    return export_torchscript(flat_module(source, torch.jit.script(source.module)), source, opset, scratch)

@@ -1,0 +1,1 @@
+"""What stock exporters miss: a TorchScript interpreter for torch.export, and operators lowered to plain ones."""

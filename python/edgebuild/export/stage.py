@@ -1,0 +1,232 @@
+"""The export stage inside the process that holds the model: ModelSource in, a folder with an ExportedModel out."""
+
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from edgebuild.errors import GateError, ModelError
+from edgebuild.export import parity as parity_module
+from edgebuild.export.arrays import Array, dtype_name, is_float, raw_bits, to_numpy
+from edgebuild.export.chain import Judged, run_chain
+from edgebuild.export.finish import finish
+from edgebuild.export.outputs import output_names, output_specs
+from edgebuild.export.parity import DisagreementError, EngineModel, check_parity, derive_tolerances, explain
+from edgebuild.export.result import Attempt, ExportedModel
+from edgebuild.export.tolerance import output_depths
+from edgebuild.export.write import EXTERNAL_FROM_BYTES, weight_bytes, write_onnx
+from edgebuild.model.request import ModelRequest
+from edgebuild.model.signature import DTYPES, Signature
+from edgebuild.model.source import Inputs, ModelKind, ModelSource
+
+Progress = Callable[[str], None]
+
+LARGE_BYTES = 512 << 20
+"""From here on the engine maps the weights from a data file instead of reading them a second time."""
+
+
+def export_source(source: ModelSource, request: ModelRequest, directory: Path, progress: Progress) -> ExportedModel:
+    """Exports a loaded model, proves parity, and writes everything into ``directory`` (``exported.json`` last).
+
+    Raises:
+        ModelError: No exporter can do it; or the model's outputs are no tensors.
+        GateError: The exported model does not compute what the original does, or the original draws random numbers.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    progress("running the original")
+    outputs, structure = source.reference(source.samples[0])
+    if not outputs:
+        message = f"model {source.name} returns no tensor"
+        raise ModelError(message, hint="return a tensor, or a tuple, list or dict of tensors, from forward")
+
+    def reference(sample: Inputs) -> list[Array]:
+        return [to_numpy(value) for value in source.reference(sample)[0]]
+
+    names = output_names(structure, len(outputs))
+    if source.kind is not ModelKind.ONNX:
+        parity_module.check_repeatable(reference, source.samples[0], names)
+    expected = [reference(sample) for sample in source.samples]
+    _check_dtypes(names, expected[0])
+    latency = _latency_ms(source)
+
+    judge = _Judge(source, request, directory, names, expected, reference, progress)
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as scratch:
+        if source.kind is ModelKind.ONNX:
+            from edgebuild.export.exporters.onnx_file import take_over
+
+            judged = take_over(source, judge)
+            exporter, attempts = "onnx", (Attempt(exporter="onnx", error=None),)
+            opset = int(judged.model.opset_imports[""])
+        else:
+            exporter, opset, judged, attempts = run_chain(
+                source, request.opset_max, Path(scratch), judge, lambda name: progress(f"exporting with {name}")
+            )
+    _write_samples(directory, source, expected)
+    result = ExportedModel(
+        directory=directory,
+        name=source.name,
+        kind=source.kind.value,
+        signature=Signature(
+            inputs=source.inputs,
+            outputs=output_specs(names, source.inputs, source.symbols, source.samples, expected, judged.model),
+            symbols=source.symbols,
+            output_structure=structure,
+        ),
+        engine_inputs=judged.engine_inputs,
+        engine_outputs=judged.engine_outputs,
+        exporter=exporter,
+        opset=opset,
+        attempts=attempts,
+        parity=judged.parity,
+        tolerances=judged.tolerances,
+        sample_count=len(source.samples),
+        assumptions=source.assumptions,
+        notes=(*source.notes, *judged.notes),
+        original_latency_ms=latency,
+        producer=producer_versions(),
+    )
+    result.write()
+    return result
+
+
+class _Judge:
+    """Finishes a graph, writes it and compares it; called for each exporter's graph until one holds."""
+
+    def __init__(
+        self,
+        source: ModelSource,
+        request: ModelRequest,
+        directory: Path,
+        names: Sequence[str],
+        expected: Sequence[Sequence[Array]],
+        reference: Callable[[Inputs], list[Array]],
+        progress: Progress,
+    ) -> None:
+        self._source = source
+        self._request = request
+        self._directory = directory
+        self._names = names
+        self._expected = expected
+        self._reference = reference
+        self._progress = progress
+
+    def __call__(self, model: ir.Model, *, rename: bool = True) -> Judged:
+        source = self._source
+        if rename:
+            engine_inputs, engine_outputs = finish(model, source.inputs, self._names)
+        else:
+            engine_inputs = tuple(spec.name for spec in source.inputs)
+            engine_outputs = tuple(str(value.name) for value in model.graph.outputs)
+        self._progress("writing the graph")
+        path = self._directory / "model.onnx"
+        path.with_name("model.onnx.data").unlink(missing_ok=True)
+        write_onnx(model, path)
+        self._progress("checking parity")
+        size = weight_bytes(model)
+        if LARGE_BYTES <= size < EXTERNAL_FROM_BYTES:
+            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".parity-") as folder:
+                mapped = Path(folder) / "model.onnx"
+                write_onnx(model, mapped, external=True)
+                engine = EngineModel(mapped, engine_inputs, engine_outputs)
+                return self._compare(model, engine, engine_inputs, engine_outputs)
+        engine = EngineModel(path, engine_inputs, engine_outputs)
+        return self._compare(model, engine, engine_inputs, engine_outputs)
+
+    def _compare(
+        self,
+        model: ir.Model,
+        engine: EngineModel,
+        engine_inputs: tuple[str | None, ...],
+        engine_outputs: tuple[str, ...],
+    ) -> Judged:
+        names, source, expected = self._names, self._source, self._expected
+        dtypes = {out: dtype_name(array) for out, array in zip(engine_outputs, expected[0], strict=True)}
+        depths = output_depths(model, dtypes)
+        relative = {name: depths[out].relative for name, out in zip(names, engine_outputs, strict=True)}
+        if self._request.parity_tolerance is not None:
+            tolerances = {
+                name: self._request.parity_tolerance if is_float(dtypes[out]) else (0.0, 0.0)
+                for name, out in zip(names, engine_outputs, strict=True)
+            }
+        else:
+            tolerances = derive_tolerances(names, expected, relative)
+        input_names = [spec.name for spec in source.inputs]
+        results = check_parity(engine.run, names, input_names, source.samples, expected, tolerances)
+        notes: list[str] = []
+        if not all(result.passed for result in results):
+            # The model itself may be that sensitive: near-ties in top-k, rounding, a difference of large numbers.
+            moved = parity_module.own_variation(self._reference, source.samples, expected, self._request.seed)
+            widened = dict(tolerances)
+            for result, variation, name in zip(results, moved, names, strict=True):
+                bound = 4.0 * variation if is_float(dtype_name(expected[0][names.index(name)])) else variation
+                if result.passed or not 0 < variation < float("inf"):
+                    continue
+                widened[name] = (max(tolerances[name][0], bound), tolerances[name][1])
+                notes.append(
+                    f"output {name} is ill-conditioned or has near-ties: inputs that differ in the last place only change "
+                    f"the original's own result by {variation:.3g}; its tolerance is {widened[name][0]:.3g}"
+                )
+            tolerances = widened
+            results = check_parity(engine.run, names, input_names, source.samples, expected, tolerances)
+        if not all(result.passed for result in results):
+            raise DisagreementError(explain(results), results)
+        return Judged(
+            engine_inputs=engine_inputs,
+            engine_outputs=engine_outputs,
+            model=model,
+            parity=results,
+            tolerances=tolerances,
+            notes=tuple(notes),
+        )
+
+
+def _check_dtypes(names: Sequence[str], outputs: Sequence[Array]) -> None:
+    for name, array in zip(names, outputs, strict=True):
+        if dtype_name(array) not in DTYPES:
+            message = f"output {name} has dtype {array.dtype}, which no bundle can hold"
+            raise ModelError(message, hint="convert it in forward to a standard dtype")
+
+
+def _latency_ms(source: ModelSource) -> float | None:
+    """Median milliseconds of the original on sample 0; a second's worth of runs, three to twenty."""
+    times: list[float] = []
+    deadline = time.perf_counter() + 1.0
+    while len(times) < 3 or (len(times) < 20 and time.perf_counter() < deadline):
+        start = time.perf_counter()
+        source.reference(source.samples[0])
+        times.append((time.perf_counter() - start) * 1e3)
+        if times[-1] > 2000.0:
+            break
+    return float(np.median(times))
+
+
+def _write_samples(directory: Path, source: ModelSource, expected: Sequence[Sequence[Array]]) -> None:
+    folder = directory / "samples"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for number, (sample, outputs) in enumerate(zip(source.samples, expected, strict=True)):
+        arrays: dict[str, Array] = {
+            f"in.{index}": raw_bits(np.asarray(sample[spec.name])) for index, spec in enumerate(source.inputs)
+        }
+        arrays.update({f"out.{index}": raw_bits(array) for index, array in enumerate(outputs)})
+        np.savez(folder / f"{number}.npz", allow_pickle=False, **arrays)
+
+
+def producer_versions() -> Mapping[str, str]:
+    """Versions of everything that shapes the exported bytes or the reference."""
+    versions = {"python": platform.python_version()}
+    for package in ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy"):
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+__all__ = ["GateError", "export_source", "producer_versions"]
