@@ -1,0 +1,1 @@
+"""The command line: one file a command, and in ``main`` the only place where errors become exit codes."""

@@ -1,0 +1,86 @@
+"""Commands that hand a bundle to the runner it carries: verify, run and bench take what edgerun takes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgebuild.cli.group import COMMANDS
+from edgebuild.errors import BundleError, IncompatibleError
+
+if TYPE_CHECKING:
+    from edgebuild.bundle.reader import Bundle
+
+
+def open_bundle(path: str) -> "Bundle":
+    """The bundle at ``path``; structure and manifest are checked."""
+    from edgebuild.bundle.reader import Bundle
+
+    return Bundle.open(path)
+
+
+def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
+    """Runs ``command`` of the bundle's own runner, which writes to our stdout and stderr; returns its exit code.
+
+    Raises:
+        BundleError: The bundle or its runner is damaged, or it has none.
+        IncompatibleError: It is for another architecture.
+    """
+    from edgebuild._host import machine_arch
+    from edgebuild.devices.local import can_run, run_edgerun
+
+    bundle = open_bundle(path)
+    target = bundle.manifest.target
+    if not can_run(target.arch):
+        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}"
+        unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
+        raise IncompatibleError(
+            msg, hint=f"on the board: {unpack}bin/edgerun {command}; here `edgebuild inspect` works"
+        )
+    if "bin/edgerun" not in bundle.manifest.files:
+        msg = f"{path} holds no runner (bin/edgerun)"
+        raise BundleError(msg, hint="build it again")
+    bundle.read("bin/edgerun")  # held to its hash: a damaged program must not be started
+    return run_edgerun(bundle, [command, *arguments])
+
+
+def runner_command(name: str, options: Sequence[click.Option]) -> click.Command:
+    """The command ``name``: a bundle, its own ``options``, and those that every command of edgerun takes."""
+    common: list[click.Parameter] = [
+        click.Option(["--backend"], metavar="B", help="Only variants of this backend."),
+        click.Option(["--variant"], metavar="V", help="Only this variant."),
+        click.Option(["--no-fallback"], is_flag=True, help="Fail if the first variant can't run here."),
+        click.Option(["--option"], multiple=True, metavar="NAME=VALUE", help="Override an option of the variant."),
+        click.Option(["--state-dir"], metavar="DIR", help="Where plans and tuning go."),
+        click.Option(["--deadline"], metavar="SECONDS", type=float, help="Limit of loading, and of each inference."),
+        click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else on stdout."),
+        click.Option(["-v", "--verbose"], is_flag=True, help="Say more; show the traceback of an error."),
+    ]
+    command = click.Command(
+        name,
+        params=[click.Argument(["bundle"], metavar="BUNDLE", type=click.Path()), *options, *common],
+        help=COMMANDS[name],
+    )
+    command.callback = _callback(name, command)
+    return command
+
+
+def _callback(name: str, command: click.Command) -> Callable[..., int]:
+    def callback(bundle: str, **values: Any) -> int:
+        return run_runner(bundle, name, _arguments(command, values))
+
+    return callback
+
+
+def _arguments(command: click.Command, values: Mapping[str, Any]) -> list[str]:
+    """The options as edgerun is told them: one word each, so that no value can be taken for a flag."""
+    words: list[str] = []
+    for parameter in command.params:
+        if not isinstance(parameter, click.Option):
+            continue
+        flag, value = parameter.opts[-1], values[str(parameter.name)]
+        if parameter.is_flag:
+            words += [flag] if value else []
+        elif value is not None:
+            words += [f"{flag}={item}" for item in (value if parameter.multiple else [value])]
+    return words

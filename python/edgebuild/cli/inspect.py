@@ -1,0 +1,103 @@
+"""``edgebuild inspect``: what a bundle says about itself. Runs nothing of it, so any bundle may be looked at."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgebuild.cli import output
+from edgebuild.cli.bundle_argument import open_bundle
+from edgebuild.cli.options import common
+
+if TYPE_CHECKING:
+    from edgebuild.bundle.manifest import Variant
+    from edgebuild.bundle.reader import Bundle
+
+SCHEMA = "edgebuild.inspect/1"
+_LABEL = 12
+
+
+@click.command(name="inspect")
+@click.argument("bundle", metavar="BUNDLE", type=click.Path())
+@common
+def command(bundle: str, as_json: bool, verbose: bool) -> None:
+    """Show what a bundle holds."""
+    opened = open_bundle(bundle)
+    if as_json:
+        output.print_result(SCHEMA, describe(opened))
+    else:
+        _show(opened)
+
+
+def describe(bundle: "Bundle") -> Mapping[str, Any]:
+    """The bundle as one JSON object, the same that ``edgerun inspect --json`` prints (docs/json-output.md)."""
+    manifest = bundle.manifest
+    variants = []
+    for variant in manifest.variants:
+        # What a reader of the report wants; the engine's names of inputs and outputs are the runner's business.
+        data = {key: value for key, value in variant.to_json().items() if key not in ("inputs", "outputs", "numerics")}
+        data["model_bytes"] = _model_bytes(bundle, variant)
+        variants.append(data)
+    return {
+        "path": str(bundle.path),
+        "id": bundle.id,
+        "format": {"major": 1, "minor": manifest.minor},
+        "name": manifest.name,
+        "producer": dict(manifest.producer),
+        "target": manifest.target.to_json(),
+        "required_features": list(manifest.required_features),
+        "optional_features": list(manifest.optional_features),
+        "signature": manifest.signature.to_json(),
+        "variants": variants,
+        "goldens": len(manifest.goldens),
+        "size_bytes": _total_bytes(bundle),
+        "files": {path: entry.to_json() for path, entry in sorted(manifest.files.items())},
+    }
+
+
+def _model_bytes(bundle: "Bundle", variant: "Variant") -> int:
+    return sum(bundle.manifest.files[path].size for path in (variant.model, *variant.data))
+
+
+def _total_bytes(bundle: "Bundle") -> int:
+    return sum(entry.size for entry in bundle.manifest.files.values())
+
+
+def _show(bundle: "Bundle") -> None:
+    manifest = bundle.manifest
+
+    def field(name: str, text: str) -> None:
+        for line in output.wrap(text, f"  {name:<{_LABEL}}", " " * (_LABEL + 2), output.width()):
+            output.echo(line)
+
+    output.echo(output.heading(f"{manifest.name}.{manifest.target.name}"))
+    field("id", bundle.id)
+    field("format", f"1.{manifest.minor}, {'an archive' if bundle.is_archive else 'a folder'}")
+    field("target", f"{manifest.target.name} ({manifest.target.arch}, {manifest.target.triple})")
+    field("inputs", ", ".join(str(spec) for spec in manifest.signature.inputs) or "none")
+    field("outputs", ", ".join(str(spec) for spec in manifest.signature.outputs))
+    for number, (name, sizes) in enumerate(sorted(manifest.signature.symbols.items())):
+        top = "or more" if sizes.maximum is None else f"to {sizes.maximum}"
+        field("" if number else "symbols", f"{name} = {sizes.minimum} {top}, best {sizes.best}")
+    field("goldens", f"{len(manifest.goldens)} input sets with the original model's outputs")
+    field("size", f"{output.size_text(_total_bytes(bundle))} in {len(manifest.files)} files")
+    field("made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.producer.items())))
+    output.echo()
+    rows = []
+    for variant in manifest.variants:
+        engine = variant.engine
+        library = "-"
+        if engine is not None:
+            linkage = "bundled" if isinstance(engine.library, str) else "external"
+            library = f"{engine.name} {engine.version}, {linkage}"
+        needs = [*variant.requires.cpu_features]
+        if variant.requires.glibc:
+            needs.append(f"glibc {variant.requires.glibc}")
+        if variant.requires.memory_bytes:
+            needs.append(f"{output.size_text(variant.requires.memory_bytes)} memory")
+        if variant.requires.compute_capability:
+            needs.append(f"compute capability {variant.requires.compute_capability}")
+        size = output.size_text(_model_bytes(bundle, variant))
+        rows.append((variant.name, variant.precision, size, library, variant.speed, " ".join(needs) or "-"))
+    for line in output.table(("variant", "precision", "model", "engine", "speed", "needs"), rows, right=(2,)):
+        output.echo(line)

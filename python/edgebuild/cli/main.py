@@ -1,0 +1,134 @@
+"""Entry point: runs a command and turns whatever it raises into one line and an exit code (DESIGN.md, section 7)."""
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from edgebuild.cli import output
+from edgebuild.cli.group import COMMANDS, CommandGroup, command_of
+from edgebuild.errors import EXIT_INTERRUPTED, EdgebuildError, InternalError, UsageError
+
+
+@click.group(
+    cls=CommandGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`build` is implied: edgebuild --target x86-64 model.pt",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=output.print_version,
+    help="Show the version.",
+)
+def cli() -> None:
+    """Turn a PyTorch model into a bundle that runs on an edge board, and prove that it does."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: Without the program's name; None: those of this process.
+
+    Returns:
+        The exit code.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    flags = given[: given.index("--")] if "--" in given else given
+    verbose = "-v" in flags or "--verbose" in flags
+    # The command whose schema an error object names; None: no object is asked for.
+    command_json = command_of(given) if "--json" in flags else None
+    output.prepare_streams()
+    try:
+        code = cli.main(args=given, prog_name="edgebuild", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        # Whoever read our output has seen enough. Nothing may be flushed at exit any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (KeyboardInterrupt, click.Abort):
+        return _report(command_json, "interrupted", None, EXIT_INTERRUPTED)
+    except click.ClickException as error:
+        message, hint = _explain(error)
+        return _report(command_json, message, hint, UsageError.exit_code)
+    except EdgebuildError as error:
+        if verbose:
+            traceback.print_exc()
+        message = error.message
+        if isinstance(error, InternalError):
+            message = f"internal error: {message}, please report"
+        return _report(command_json, message, error.hint, error.exit_code)
+    except MemoryError:
+        return _report(command_json, "out of memory", "close other programs, or build on a larger machine", 8)
+    except Exception as error:
+        if verbose:
+            traceback.print_exc()
+        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        message = f"internal error: {' '.join(what.split())}, please report"
+        return _report(command_json, message, None if verbose else "-v shows the traceback", InternalError.exit_code)
+
+
+def _report(command: str | None, message: str, hint: str | None, code: int) -> int:
+    output.error(message, hint)
+    if command is not None:
+        output.print_json(output.error_object(command, message, hint, code))
+    return code
+
+
+def _explain(error: click.ClickException) -> tuple[str, str | None]:
+    """Click's own errors in our words: what is wrong, and the nearest name or where help is."""
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "edgebuild"
+    hint: str | None = f"`{command} --help` shows all options"
+    if isinstance(error, click.NoSuchOption):
+        message = f"unknown option {error.option_name}"
+        known = _options_of(context)
+        near = output.nearest(error.option_name, error.possibilities or known) or output.nearest(
+            error.option_name, known
+        )
+        return message, f"did you mean {near}?" if near else hint
+    if isinstance(error, click.MissingParameter):
+        parameter = error.param
+        if parameter is None:
+            return error.format_message().rstrip("."), hint
+        kind = "argument" if isinstance(parameter, click.Argument) else "option"
+        return f"missing {kind} {_parameter_name(parameter)}", hint
+    if isinstance(error, click.BadParameter) and error.param is not None and context is not None:
+        message = f"{_parameter_name(error.param)}: {_sentence(error.message)}"
+        return message, hint
+    if isinstance(error, click.NoSuchCommand):  # of a group below ours; ours implies `build`
+        near = output.nearest(error.command_name, error.possibilities or [])
+        return f"unknown command {error.command_name!r}", f"did you mean {near}?" if near else hint
+    return _sentence(error.format_message()), hint
+
+
+def _parameter_name(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Argument):
+        return (parameter.metavar or parameter.human_readable_name).strip("[]").upper()
+    return max(parameter.opts, key=len)
+
+
+def _sentence(text: str) -> str:
+    """Click's sentence as a clause: one line, no full stop, no capital letter in front."""
+    text = " ".join(text.split()).rstrip(".")
+    return text[:1].lower() + text[1:] if text[1:2].islower() else text
+
+
+def _options_of(context: click.Context | None) -> list[str]:
+    if context is None:
+        return []
+    names: list[Any] = [option for parameter in context.command.get_params(context) for option in parameter.opts]
+    if isinstance(context.command, CommandGroup):
+        names += list(COMMANDS)
+    return [name for name in names if name.startswith("-")]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

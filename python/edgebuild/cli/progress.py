@@ -1,0 +1,141 @@
+"""How a build shows that it goes on: bars on a terminal, plain lines elsewhere, nothing with ``--json``. All on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from edgebuild.cli import output
+from edgebuild.report import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import Task, TaskID
+    from rich.progress_bar import ProgressBar
+
+_NAME_WIDTH = 10
+
+
+@contextmanager
+def show_progress(*, silent: bool, verbose: bool) -> Iterator[Progress]:
+    """The progress that fits stderr; what it drew is finished when the block ends, also by an exception."""
+    if silent:
+        yield SilentProgress()
+        return
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        try:
+            import rich.progress  # noqa: F401  # comes with edgebuild[build]
+        except ImportError:
+            pass
+        else:
+            with _bars() as progress:
+                yield progress
+            return
+    yield PlainProgress(verbose=verbose)
+
+
+class PlainProgress:
+    """One line when a stage begins; with ``verbose`` how long the one before took."""
+
+    def __init__(self, *, verbose: bool) -> None:
+        self._verbose = verbose
+        self._last: tuple[str, float] | None = None
+
+    def stage(self, name: str, detail: str = "") -> None:
+        now = time.monotonic()
+        if self._last is None or self._last[0] != name:
+            if self._verbose and self._last is not None:
+                output.echo(f"  {self._last[0]} took {now - self._last[1]:.1f} s", err=True)
+            self._last = (name, now)
+        output.echo(f"{name}: {detail}" if detail else name, err=True)
+
+    def advance(self, done: int, total: int, unit: str) -> None:
+        """Says nothing: a log wants no counters."""
+
+    def note(self, message: str) -> None:
+        output.echo(f"note: {message}", err=True)
+
+
+class BarProgress:
+    """The running stage as one live line; the finished ones stay above it with their time."""
+
+    def __init__(self, display: "RichProgress") -> None:
+        self._display = display
+        self._task: TaskID | None = None
+        self._stage = ("", "")
+        self._began = 0.0
+
+    def stage(self, name: str, detail: str = "") -> None:
+        if self._task is not None and self._stage[0] == name:  # the same stage goes on to its next step
+            self._stage = (name, detail)
+            self._display.update(self._task, description=detail, completed=0, total=None, counter="")
+            return
+        self.finish()
+        self._stage = (name, detail)
+        self._began = time.monotonic()
+        self._task = self._display.add_task(detail, total=None, name=f"{name:<{_NAME_WIDTH}}", counter="")
+
+    def advance(self, done: int, total: int, unit: str) -> None:
+        if self._task is None:
+            return
+        if unit == "bytes":
+            counter = output.size_text(done) + (f" of {output.size_text(total)}" if total else "")
+        else:
+            counter = f"{done} of {total} {unit}" if total else f"{done} {unit}"
+        self._display.update(self._task, completed=done, total=total or None, counter=counter)
+
+    def note(self, message: str) -> None:
+        from rich.text import Text
+
+        self._display.console.print(Text.assemble(("note: ", "cyan"), message))
+
+    def finish(self, *, failed: bool = False) -> None:
+        """Leaves a line for the stage that ran. ``failed``: it did not get to its end."""
+        from rich.text import Text
+
+        if self._task is None:
+            return
+        self._display.remove_task(self._task)
+        self._task = None
+        name, detail = self._stage
+        mark = (" x ", "red") if failed else (" + ", "green")
+        seconds = f"  {time.monotonic() - self._began:.1f} s"
+        self._display.console.print(
+            Text.assemble(mark, (f"{name:<{_NAME_WIDTH}}", "bold"), f" {detail}", (seconds, "dim")),
+        )
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    class BarOnceKnown(BarColumn):
+        """A bar as soon as there is something to fill it with; until then the spinner says enough."""
+
+        def render(self, task: "Task") -> "ProgressBar":
+            bar = super().render(task)
+            if task.total is None:
+                bar.width = 0
+            return bar
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.fields[name]}", style="bold", markup=False),
+        TextColumn("{task.description}", markup=False),
+        BarOnceKnown(bar_width=24),
+        TextColumn("{task.fields[counter]}", markup=False),
+        TimeElapsedColumn(),
+    )
+    console = Console(stderr=True, highlight=False)
+    with RichProgress(*columns, console=console, transient=True) as display:
+        progress = BarProgress(display)
+        try:
+            yield progress
+        except BaseException:
+            progress.finish(failed=True)
+            raise
+        progress.finish()
