@@ -273,6 +273,13 @@ typedef const eb_backend_api* (*eb_backend_query_fn)(uint32_t host_abi_major, ui
 
 #define EB_BACKEND_QUERY_SYMBOL "edgebuild_backend_query"
 
+/// Whether a plugin works with a host. The one rule, for both sides; the first eight bytes of eb_backend_api (struct_size,
+/// abi_major, abi_minor) are the same in every major, so that a refusal can always name both versions.
+static inline int eb_abi_compatible(uint32_t plugin_major, uint32_t plugin_minor, uint32_t host_major,
+                                    uint32_t host_minor) {
+  return plugin_major == host_major && plugin_minor <= host_minor;
+}
+
 // Layout is frozen for major 1 on 64-bit and 32-bit hosts alike: fields up to here keep their offsets.
 #if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L)
 #ifdef __cplusplus

@@ -1,0 +1,70 @@
+// A variant, loaded: the backend's model, the files that it reads from, and a pool of contexts.
+
+#ifndef EDGEBUILD_SRC_RUNNER_MODEL_HPP_
+#define EDGEBUILD_SRC_RUNNER_MODEL_HPP_
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "bundle/bundle.hpp"
+#include "edgebuild/runner.hpp"
+#include "runner/check.hpp"
+#include "runner/registry.hpp"
+
+namespace edgebuild::runner {
+
+class LoadedModel {
+ public:
+  /// A context, and what our own checks need, so that a run allocates nothing.
+  struct Context {
+    eb_context* handle = nullptr;
+    SignatureChecker::SymbolSizes symbols;
+  };
+
+  /// Opens plugin, engine and files, each hashed, and loads the model.
+  ///
+  /// @param options  Override the variant's.
+  static Result<std::unique_ptr<LoadedModel>> load(const bundle::Bundle& bundle, const bundle::Variant& variant,
+                                                   const std::map<std::string, std::string>& options);
+  LoadedModel(const LoadedModel&) = delete;
+  LoadedModel& operator=(const LoadedModel&) = delete;
+  ~LoadedModel();
+
+  [[nodiscard]] const eb_backend_api& api() const noexcept { return *backend_->api; }
+  [[nodiscard]] const SignatureChecker& checker() const noexcept { return checker_; }
+  [[nodiscard]] std::string engine_version() const;
+
+  /// Takes a context out of the pool, or makes one.
+  Status acquire(Context** out);
+  void release(Context* context) noexcept;
+
+  /// The one context of profiled runs, and its lock: a profile adds up the runs of one context.
+  [[nodiscard]] std::mutex& profile_mutex() noexcept { return profile_mutex_; }
+  Status profile_context(Context** out);
+  /// Entries of the profiled runs; nothing if there was none.
+  Status read_profile(std::vector<ProfileEntry>* out);
+
+ private:
+  explicit LoadedModel(const Signature& signature) : checker_(signature) {}
+  Status create_context(std::unique_ptr<Context>* out);
+  Status check_against_signature(const Signature& signature) const;
+
+  SignatureChecker checker_;
+  std::vector<std::shared_ptr<const bundle::MappedFile>> files_;
+  std::shared_ptr<BackendInstance> backend_;
+  eb_model* model_ = nullptr;
+
+  std::mutex pool_mutex_;
+  std::vector<std::unique_ptr<Context>> contexts_;  // All of the pool's.
+  std::vector<Context*> idle_;                      // Capacity for all, so that giving one back can't fail.
+
+  std::mutex profile_mutex_;
+  std::unique_ptr<Context> profile_context_;
+};
+
+}  // namespace edgebuild::runner
+
+#endif  // EDGEBUILD_SRC_RUNNER_MODEL_HPP_

@@ -1,0 +1,118 @@
+#include "edgebuild/runner.hpp"
+
+#include <algorithm>
+#include <mutex>
+
+#include "bundle/bundle.hpp"
+#include "runner/host_api.hpp"
+#include "runner/model.hpp"
+#include "runner/requirements.hpp"
+#include "runner/select.hpp"
+
+namespace edgebuild {
+
+struct Runner::Impl {
+  bundle::Bundle bundle;
+  std::shared_ptr<const LogFunction> log;
+  std::vector<PassedOver> passed_over;
+  const bundle::Variant* variant = nullptr;
+  std::unique_ptr<runner::LoadedModel> model;
+  std::string engine_version;
+
+  explicit Impl(bundle::Bundle opened) : bundle(std::move(opened)) {}
+  Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options,
+             runner::LoadedModel::Context& context);
+};
+
+namespace {
+
+std::span<const eb_value> raw_values(std::span<const Value> values) noexcept {
+  return {reinterpret_cast<const eb_value*>(values.data()), values.size()};
+}
+
+std::span<eb_value> raw_values(std::span<Value> values) noexcept {
+  return {reinterpret_cast<eb_value*>(values.data()), values.size()};
+}
+
+/// On CLOCK_MONOTONIC, which steady_clock is on Linux; never 0, which would mean "none".
+std::int64_t deadline_ns(std::chrono::steady_clock::time_point deadline) noexcept {
+  const auto since = std::chrono::duration_cast<std::chrono::nanoseconds>(deadline.time_since_epoch()).count();
+  return std::max<std::int64_t>(since, 1);
+}
+
+}  // namespace
+
+Runner::Runner(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
+Runner::Runner(Runner&&) noexcept = default;
+Runner& Runner::operator=(Runner&&) noexcept = default;
+Runner::~Runner() = default;
+
+Result<Runner> Runner::load(const std::string& path, const LoadOptions& options) {
+  const auto log = options.log ? std::make_shared<const LogFunction>(options.log) : nullptr;
+  if (log != nullptr) runner::set_background_log(log);
+  const runner::LogScope scope(log);
+  Result<bundle::Bundle> opened = bundle::Bundle::open(path, {options.cache_dir, options.runtime_path});
+  if (!opened.ok()) return opened.status();
+  auto impl = std::make_unique<Impl>(std::move(opened).value());
+  impl->log = log;
+  EDGEBUILD_RETURN_IF_ERROR(
+      runner::select_variant(impl->bundle, options, &impl->variant, &impl->model, &impl->passed_over)
+          .with_context(path));
+  impl->engine_version = impl->model->engine_version();
+  return Runner(std::move(impl));
+}
+
+const Signature& Runner::signature() const noexcept { return impl_->bundle.manifest().signature; }
+const std::string& Runner::variant_name() const noexcept { return impl_->variant->name; }
+const std::string& Runner::backend_name() const noexcept { return impl_->variant->backend; }
+const std::string& Runner::engine_version() const noexcept { return impl_->engine_version; }
+std::span<const PassedOver> Runner::passed_over() const noexcept { return impl_->passed_over; }
+const std::string& Runner::bundle_id() const noexcept { return impl_->bundle.id(); }
+
+Status Runner::Impl::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options,
+                         runner::LoadedModel::Context& context) {
+  const std::span<const eb_value> raw_inputs = raw_values(inputs);
+  const std::span<eb_value> raw_outputs = raw_values(outputs);
+  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_inputs(raw_inputs, context.symbols));
+  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_outputs(raw_outputs));
+  const eb_run_options run_options = {
+      .struct_size = sizeof(eb_run_options),
+      .profile = options.profile ? 1u : 0u,
+      .deadline_ns = options.deadline ? deadline_ns(*options.deadline) : 0,
+      .device_stream = options.device_stream,
+  };
+  return runner::take_status(model->api().run(context.handle, raw_inputs.data(), raw_inputs.size(), raw_outputs.data(),
+                                              raw_outputs.size(), &run_options));
+}
+
+Status Runner::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options) {
+  runner::LoadedModel& model = *impl_->model;
+  const runner::LogScope scope(impl_->log);
+  runner::LoadedModel::Context* context = nullptr;
+  if (options.profile) {
+    if ((model.api().features & EB_FEATURE_PROFILE) == 0) {
+      return Status(Code::kUnsupported, "the backend " + backend_name() + " can't profile");
+    }
+    const std::lock_guard lock(model.profile_mutex());
+    EDGEBUILD_RETURN_IF_ERROR(model.profile_context(&context));
+    return impl_->run(inputs, outputs, options, *context);
+  }
+  EDGEBUILD_RETURN_IF_ERROR(model.acquire(&context));
+  Status status = impl_->run(inputs, outputs, options, *context);
+  model.release(context);
+  return status;
+}
+
+Result<std::vector<ProfileEntry>> Runner::profile() const {
+  if ((impl_->model->api().features & EB_FEATURE_PROFILE) == 0) {
+    return Status(Code::kUnsupported, "the backend " + backend_name() + " can't profile");
+  }
+  const runner::LogScope scope(impl_->log);
+  std::vector<ProfileEntry> entries;
+  EDGEBUILD_RETURN_IF_ERROR(impl_->model->read_profile(&entries));
+  return entries;
+}
+
+const char* version() noexcept { return EDGEBUILD_VERSION; }
+
+}  // namespace edgebuild
