@@ -1,0 +1,132 @@
+#include "command.hpp"
+
+#include <sys/auxv.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#include "signals.hpp"
+
+namespace edgerun {
+namespace {
+
+using edgebuild::Code;
+using edgebuild::Result;
+using edgebuild::Runner;
+using edgebuild::Status;
+
+// An engine is asked to stop at the deadline; only one that does not within this time costs the process its life.
+constexpr double kGraceSeconds = 1.0;
+
+// The bundle's folder if `program` is BUNDLE/bin/edgerun.
+std::string bundle_of(const std::string& program) {
+  const std::size_t name = program.rfind('/');
+  if (name == std::string::npos || name < 4 || program.compare(name - 4, 4, "/bin") != 0) return {};
+  std::string root = program.substr(0, name - 4);
+  if (root.empty()) root = "/";
+  struct stat info = {};
+  return ::stat((root + "/manifest.json").c_str(), &info) == 0 && S_ISREG(info.st_mode) ? root : std::string();
+}
+
+}  // namespace
+
+std::string own_bundle() {
+  char path[4096];
+  const ssize_t size = ::readlink("/proc/self/exe", path, sizeof path);
+  if (size > 0 && static_cast<std::size_t>(size) < sizeof path) {
+    std::string found = bundle_of(std::string(path, static_cast<std::size_t>(size)));
+    if (!found.empty()) return found;
+  }
+  // Started through the bundle's own loader, /proc/self/exe is that loader; the kernel's file name is the next best.
+  const auto* name = reinterpret_cast<const char*>(::getauxval(AT_EXECFN));
+  if (name == nullptr) return {};
+  char* resolved = ::realpath(name, nullptr);
+  if (resolved == nullptr) return {};
+  std::string found = bundle_of(resolved);
+  std::free(resolved);
+  return found;
+}
+
+Status print(const std::string& text) {
+  const bool failed = std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0;
+  if (failed)
+    return {errno == ENOSPC ? Code::kResourceExhausted : Code::kIo,
+            std::string("can't write to stdout: ") + std::strerror(errno)};
+  return {};
+}
+
+int report_error(const std::string& command, bool json, const Status& status) {
+  const int code = edgebuild::exit_code(status.code());
+  if (json) {
+    JsonWriter writer;
+    writer.begin_object().member("schema", "edgebuild." + command + "/1").key("error");
+    writer.begin_object().member("code", edgebuild::code_name(status.code())).member("message", status.message());
+    writer.end_object().member("exit_code", code).end_object();
+    if (print(writer.text() + "\n").ok()) return code;
+  }
+  std::string line = "edgerun: error: " + status.message();
+  for (char& c : line) {
+    if (c == '\n' || c == '\r') c = ' ';  // one line, whatever an engine wrote
+  }
+  std::fprintf(stderr, "%s\n", line.c_str());
+  return code;
+}
+
+edgebuild::LoadOptions load_options(const CommonOptions& options) {
+  edgebuild::LoadOptions load;
+  load.backend = options.backend;
+  load.variant = options.variant;
+  load.allow_fallback = !options.no_fallback;
+  load.options = options.options;
+  load.state_dir = options.state_dir;
+  const eb_severity least = options.verbose ? EB_LOG_DEBUG : EB_LOG_WARNING;
+  load.log = [least](eb_severity severity, std::string_view message) {
+    if (severity < least) return;
+    static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
+    const auto index = static_cast<std::size_t>(severity);
+    std::fprintf(stderr, "edgerun: %s: %.*s\n", index < 4 ? kNames[index] : "log", static_cast<int>(message.size()),
+                 message.data());
+  };
+  return load;
+}
+
+void arm_hard_deadline(const CommonOptions& options, double extra) {
+  if (options.deadline) set_hard_deadline(*options.deadline + extra + kGraceSeconds);
+}
+
+edgebuild::RunOptions run_options(const CommonOptions& options) {
+  edgebuild::RunOptions run;
+  if (options.deadline) {
+    run.deadline = std::chrono::steady_clock::now() +
+                   std::chrono::nanoseconds(static_cast<std::int64_t>(std::min(*options.deadline, 1e9) * 1e9));
+  }
+  return run;
+}
+
+Result<Runner> load_runner(const CommonOptions& options) {
+  arm_hard_deadline(options);
+  Result<Runner> runner = Runner::load(options.bundle, load_options(options));
+  if (!runner.ok()) return runner;
+  for (const edgebuild::PassedOver& passed : runner.value().passed_over()) {
+    std::fprintf(stderr, "edgerun: variant %s passed over: %s\n", passed.variant.c_str(), passed.reason.c_str());
+  }
+  std::fprintf(stderr, "edgerun: variant %s (%s %s)\n", runner.value().variant_name().c_str(),
+               runner.value().backend_name().c_str(), runner.value().engine_version().c_str());
+  return runner;
+}
+
+void write_choice(JsonWriter& json, const Runner& runner) {
+  json.member("variant", runner.variant_name()).member("backend", runner.backend_name());
+  json.member("engine_version", runner.engine_version()).key("passed_over").begin_array();
+  for (const edgebuild::PassedOver& passed : runner.passed_over()) {
+    json.begin_object().member("variant", passed.variant).member("reason", passed.reason).end_object();
+  }
+  json.end_array();
+}
+
+}  // namespace edgerun

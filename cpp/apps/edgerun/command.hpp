@@ -1,0 +1,79 @@
+// What edgerun's commands share: options, how a bundle is loaded, and how an end is told.
+
+#ifndef EDGEBUILD_APPS_EDGERUN_COMMAND_HPP_
+#define EDGEBUILD_APPS_EDGERUN_COMMAND_HPP_
+
+#include <chrono>
+#include <map>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "edgebuild/runner.hpp"
+#include "io.hpp"
+#include "json_writer.hpp"
+
+namespace edgerun {
+
+/// Options of every command that loads a model.
+struct CommonOptions {
+  std::string bundle;  ///< Never empty once parsed: by default the one that holds this program.
+  std::string backend;
+  std::string variant;
+  std::string state_dir;
+  std::map<std::string, std::string> options;
+  std::optional<double> deadline;  ///< Seconds that loading, and each inference, may take.
+  bool no_fallback = false;
+  bool json = false;
+  bool verbose = false;
+};
+
+struct VerifyOptions : CommonOptions {
+  bool all_variants = false;
+};
+
+struct RunCommandOptions : CommonOptions {
+  InputFiles inputs;
+  OutputFiles outputs;
+};
+
+struct BenchOptions : CommonOptions {
+  InputFiles inputs;
+  std::optional<unsigned> threads;
+  unsigned concurrency = 1;
+  double seconds = 3.0;
+  unsigned warmup = 3;
+  bool profile = false;
+  std::chrono::steady_clock::time_point started;  ///< When the program began.
+};
+
+/// Each prints its result on stdout (text, or one JSON object) and returns what went wrong, printed by `report_error`.
+/// `exit_code` is set where a command has told its end itself, e.g. a failed gate with all its numbers.
+edgebuild::Status inspect_command(const CommonOptions& options);
+edgebuild::Status verify_command(const VerifyOptions& options, int& exit_code);
+edgebuild::Status run_command(const RunCommandOptions& options);
+edgebuild::Status bench_command(const BenchOptions& options);
+
+/// One line on stderr, or with `json` one object on stdout. @return The exit code.
+int report_error(const std::string& command, bool json, const edgebuild::Status& status);
+/// Prints `text` on stdout at once. kIo if it can't be written.
+edgebuild::Status print(const std::string& text);
+
+[[nodiscard]] edgebuild::LoadOptions load_options(const CommonOptions& options);
+/// Loads within the deadline; says on stderr which variant was taken and why others were passed over.
+edgebuild::Result<edgebuild::Runner> load_runner(const CommonOptions& options);
+/// The deadline of a run that begins now.
+[[nodiscard]] edgebuild::RunOptions run_options(const CommonOptions& options);
+/// Gives the next step its time before the process ends itself; see signals.hpp. `extra`: seconds on top.
+void arm_hard_deadline(const CommonOptions& options, double extra = 0.0);
+
+/// The members "variant", "backend", "engine_version", "passed_over" of a JSON object.
+void write_choice(JsonWriter& json, const edgebuild::Runner& runner);
+
+/// The bundle that holds this program at bin/; empty if there is none.
+[[nodiscard]] std::string own_bundle();
+
+}  // namespace edgerun
+
+#endif  // EDGEBUILD_APPS_EDGERUN_COMMAND_HPP_

@@ -1,0 +1,58 @@
+#include "command.hpp"
+#include "signals.hpp"
+#include "table.hpp"
+
+namespace edgerun {
+
+using edgebuild::Result;
+using edgebuild::Runner;
+using edgebuild::Status;
+using edgebuild::Value;
+
+Status run_command(const RunCommandOptions& options) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  Result<Runner> loaded = load_runner(options);
+  if (!loaded.ok()) return loaded.status();
+  Runner& runner = loaded.value();
+  const Clock::time_point ready = Clock::now();
+
+  Result<LoadedInputs> inputs = load_inputs(runner.signature(), options.inputs);
+  if (!inputs.ok()) return inputs.status();
+  std::vector<Value> outputs(runner.signature().outputs.size());
+  arm_hard_deadline(options);
+  const Clock::time_point begin = Clock::now();
+  EDGEBUILD_RETURN_IF_ERROR(runner.run(inputs.value().values, outputs, run_options(options)));
+  const Clock::time_point end = Clock::now();
+  set_hard_deadline(0.0);
+  EDGEBUILD_RETURN_IF_ERROR(save_outputs(runner.signature(), outputs, options.outputs));
+
+  const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };
+  if (!options.json) return {};
+  JsonWriter json;
+  json.begin_object().member("schema", "edgebuild.run/1").member("bundle_id", runner.bundle_id());
+  write_choice(json, runner);
+  json.member("load_s", seconds(ready - start)).member("run_s", seconds(end - begin));
+  json.key("outputs").begin_array();
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    const eb_value& value = outputs[i].raw();
+    json.begin_object().member("name", runner.signature().outputs[i].name);
+    if (value.kind == EB_KIND_TENSOR) {
+      json.member("kind", "tensor")
+          .member("dtype", edgebuild::dtype_name(outputs[i].dtype()))
+          .key("shape")
+          .begin_array();
+      for (const std::int64_t size : outputs[i].shape()) json.value(size);
+      json.end_array();
+    } else if (value.kind == EB_KIND_SEQUENCE) {
+      json.member("kind", "sequence").member("length", value.item_count);
+    } else {
+      json.member("kind", "none");
+    }
+    json.end_object();
+  }
+  json.end_array().member("exit_code", 0).end_object();
+  return print(json.text() + "\n");
+}
+
+}  // namespace edgerun

@@ -1,0 +1,287 @@
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "bundle/bundle.hpp"
+#include "command.hpp"
+#include "compare.hpp"
+#include "golden.hpp"
+#include "signals.hpp"
+#include "table.hpp"
+
+namespace edgerun {
+namespace {
+
+using edgebuild::Code;
+using edgebuild::Result;
+using edgebuild::Runner;
+using edgebuild::Status;
+using edgebuild::Value;
+using edgebuild::bundle::Bundle;
+using edgebuild::bundle::Tolerance;
+using edgebuild::bundle::Variant;
+
+// The worst comparison of one output over all goldens.
+struct OutputReport {
+  Comparison comparison;
+  std::size_t golden = 0;
+};
+
+struct VariantReport {
+  std::string name;
+  std::string skipped;  // why it can't run here; empty: it ran
+  std::string engine_version;
+  std::vector<OutputReport> outputs;
+
+  [[nodiscard]] bool agrees() const {
+    for (const OutputReport& output : outputs) {
+      if (!output.comparison.agrees()) return false;
+    }
+    return true;
+  }
+};
+
+// Whether `a` is further outside than `b`.
+bool worse(const Comparison& a, const Comparison& b) {
+  if (!b.structure_error.empty()) return false;
+  if (!a.structure_error.empty()) return true;
+  const auto ratio = [](const Comparison& c) {
+    if (c.worst.error == 0.0) return 0.0;
+    return c.worst.allowed > 0.0 ? c.worst.error / c.worst.allowed : c.worst.error * 1e300;
+  };
+  return ratio(a) > ratio(b);
+}
+
+class Verifier {
+ public:
+  Verifier(const VerifyOptions& options, const Bundle& bundle) : options_(options), bundle_(bundle) {}
+
+  Status run() {
+    EDGEBUILD_RETURN_IF_ERROR(verify_files());
+    bool ran = false;
+    for (const Variant& variant : bundle_.manifest().variants) {
+      if (!options_.backend.empty() && variant.backend != options_.backend) continue;
+      if (!options_.variant.empty() && variant.name != options_.variant) continue;
+      EDGEBUILD_RETURN_IF_ERROR(verify_variant(variant));
+      ran = ran || reports_.back().skipped.empty();
+    }
+    if (reports_.empty()) return {Code::kUsage, "no variant matches; the bundle has " + variant_names()};
+    if (!ran) {
+      std::string reasons;
+      for (const VariantReport& report : reports_) reasons += (reasons.empty() ? "" : "; ") + report.skipped;
+      return {Code::kIncompatible, "no variant can run here: " + reasons};
+    }
+    return {};
+  }
+
+  [[nodiscard]] bool agrees() const {
+    for (const VariantReport& report : reports_) {
+      if (!report.agrees()) return false;
+    }
+    return true;
+  }
+
+  // One line that names the worst output.
+  [[nodiscard]] std::string failure() const {
+    for (const VariantReport& report : reports_) {
+      for (std::size_t i = 0; i < report.outputs.size(); ++i) {
+        const OutputReport& output = report.outputs[i];
+        const Comparison& comparison = output.comparison;
+        if (comparison.agrees()) continue;
+        std::string text = "variant " + report.name + ", output '" + bundle_.manifest().signature.outputs[i].name +
+                           "', golden " + std::to_string(output.golden) + ": ";
+        if (!comparison.structure_error.empty()) return text + comparison.structure_error;
+        text += format(
+            "%llu of %llu elements outside of the tolerance; worst at %s: got %s, expected %s (error %.3g, allowed "
+            "%.3g)",
+            static_cast<unsigned long long>(comparison.outside), static_cast<unsigned long long>(comparison.elements),
+            index_text(comparison.worst.index).c_str(), comparison.worst.got.c_str(), comparison.worst.golden.c_str(),
+            comparison.worst.error, comparison.worst.allowed);
+        return text;
+      }
+    }
+    return {};
+  }
+
+  [[nodiscard]] std::string to_json() const {
+    const auto& signature = bundle_.manifest().signature;
+    JsonWriter json;
+    json.begin_object().member("schema", "edgebuild.verify/1").member("bundle_id", bundle_.id());
+    json.member("files", bundle_.manifest().files.size()).member("bytes", bytes_).member("hashes", "ok");
+    json.member("goldens", bundle_.manifest().goldens.size()).key("variants").begin_array();
+    for (const VariantReport& report : reports_) {
+      json.begin_object().member("variant", report.name);
+      json.member("result", !report.skipped.empty() ? "skipped" : !report.agrees() ? "outside" : "ok");
+      if (!report.skipped.empty()) json.member("reason", report.skipped);
+      if (report.skipped.empty()) json.member("engine_version", report.engine_version);
+      json.key("outputs").begin_array();
+      for (std::size_t i = 0; i < report.outputs.size(); ++i) {
+        write_output(json, signature.outputs[i].name, tolerance(report.name, signature.outputs[i].name),
+                     report.outputs[i]);
+      }
+      json.end_array().end_object();
+    }
+    json.end_array().member("ok", agrees());
+    const int code = agrees() ? 0 : edgebuild::exit_code(Code::kGateFailed);
+    if (!agrees()) {
+      json.key("error").begin_object().member("code", edgebuild::code_name(Code::kGateFailed));
+      json.member("message", failure()).end_object();
+    }
+    json.member("exit_code", code).end_object();
+    return json.text() + "\n";
+  }
+
+  [[nodiscard]] std::string to_text() const {
+    const auto& manifest = bundle_.manifest();
+    std::string text =
+        bold("files") + format("  %zu, %s: every hash is right\n", manifest.files.size(), format_bytes(bytes_).c_str());
+    text += bold("goldens") + (manifest.goldens.empty() ? "  none in this bundle: numbers were not checked\n"
+                                                        : format("  %zu\n", manifest.goldens.size()));
+    Table table({{"variant", {}},
+                 {"output", {}},
+                 {"result", {}},
+                 {"worst error", Table::Align::kRight},
+                 {"allowed", Table::Align::kRight},
+                 {"at", {}}},
+                1);
+    for (const VariantReport& report : reports_) {
+      if (!report.skipped.empty()) {
+        table.add({report.name, "-", "skipped", "-", "-", "-"});
+        continue;
+      }
+      if (report.outputs.empty()) table.add({report.name, "-", "loads", "-", "-", "-"});
+      for (std::size_t i = 0; i < report.outputs.size(); ++i) {
+        const Comparison& c = report.outputs[i].comparison;
+        table.add({report.name, manifest.signature.outputs[i].name, c.agrees() ? "ok" : "OUTSIDE",
+                   format("%.3g", c.worst.error), format("%.3g", c.worst.allowed), index_text(c.worst.index)});
+      }
+    }
+    text += "\n" + table.text();
+    for (const VariantReport& report : reports_) {
+      if (!report.skipped.empty()) text += "  " + report.name + " can't run here: " + report.skipped + "\n";
+    }
+    return text;
+  }
+
+ private:
+  static std::string index_text(const std::vector<std::int64_t>& index) {
+    std::string text = "[";
+    for (std::size_t i = 0; i < index.size(); ++i) text += (i > 0 ? "," : "") + std::to_string(index[i]);
+    return text + "]";
+  }
+
+  [[nodiscard]] std::string variant_names() const {
+    std::string names;
+    for (const Variant& variant : bundle_.manifest().variants) {
+      names += (names.empty() ? "" : ", ") + variant.name + " (" + variant.backend + ")";
+    }
+    return names;
+  }
+
+  [[nodiscard]] Tolerance tolerance(const std::string& variant, const std::string& output) const {
+    for (const Variant& candidate : bundle_.manifest().variants) {
+      if (candidate.name != variant) continue;
+      const auto found = candidate.tolerances.find(output);
+      if (found != candidate.tolerances.end()) return found->second;
+    }
+    return {};
+  }
+
+  Status verify_files() {
+    const bool terminal = !options_.json && use_colour(STDERR_FILENO);
+    const Status status = bundle_.verify([&](const std::string&, std::uint64_t done, std::uint64_t total) {
+      bytes_ = total;
+      if (terminal && total > 0) {
+        std::fprintf(stderr, "\rhashing %3.0f %%", 100.0 * static_cast<double>(done) / static_cast<double>(total));
+      }
+    });
+    if (terminal) std::fprintf(stderr, "\r\x1b[K");
+    return status;
+  }
+
+  Status verify_variant(const Variant& variant) {
+    VariantReport report;
+    report.name = variant.name;
+    edgebuild::LoadOptions load = load_options(options_);
+    load.variant = variant.name;
+    load.allow_fallback = false;
+    arm_hard_deadline(options_);
+    Result<Runner> runner = Runner::load(options_.bundle, load);
+    const bool must_run =
+        options_.all_variants || options_.no_fallback || !options_.backend.empty() || !options_.variant.empty();
+    if (!runner.ok()) {
+      if (runner.status().code() != Code::kIncompatible || must_run) return runner.status();
+      report.skipped = runner.status().message();
+      reports_.push_back(std::move(report));
+      return {};
+    }
+    report.engine_version = runner.value().engine_version();
+    for (std::size_t i = 0; i < bundle_.manifest().goldens.size(); ++i) {
+      EDGEBUILD_RETURN_IF_ERROR(verify_golden(runner.value(), variant, i, report));
+    }
+    set_hard_deadline(0.0);
+    reports_.push_back(std::move(report));
+    return {};
+  }
+
+  Status verify_golden(Runner& runner, const Variant& variant, std::size_t index, VariantReport& report) {
+    const auto& golden = bundle_.manifest().goldens[index];
+    Result<LoadedInputs> inputs = load_golden(bundle_, golden.inputs);
+    if (!inputs.ok()) return inputs.status();
+    Result<LoadedInputs> expected = load_golden(bundle_, golden.outputs);
+    if (!expected.ok()) return expected.status();
+    std::vector<Value> outputs(golden.outputs.size());
+    arm_hard_deadline(options_);
+    const Status status = runner.run(inputs.value().values, outputs, run_options(options_));
+    if (!status.ok()) return status.with_context("variant " + variant.name + ", golden " + std::to_string(index));
+    report.outputs.resize(outputs.size());
+    for (std::size_t i = 0; i < outputs.size(); ++i) {
+      const Tolerance allowed = tolerance(variant.name, runner.signature().outputs[i].name);
+      Comparison comparison = compare(outputs[i].raw(), expected.value().values[i].raw(), allowed.atol, allowed.rtol);
+      if (index == 0 || worse(comparison, report.outputs[i].comparison))
+        report.outputs[i] = {std::move(comparison), index};
+    }
+    return {};
+  }
+
+  static void write_output(JsonWriter& json, const std::string& name, const Tolerance& allowed,
+                           const OutputReport& report) {
+    const Comparison& comparison = report.comparison;
+    json.begin_object().member("output", name).member("ok", comparison.agrees()).member("golden", report.golden);
+    json.key("tolerance").begin_object().member("atol", allowed.atol).member("rtol", allowed.rtol).end_object();
+    json.member("elements", comparison.elements)
+        .member("outside", comparison.outside)
+        .member("max_error", comparison.max_error);
+    if (!comparison.structure_error.empty()) json.member("structure_error", comparison.structure_error);
+    json.key("worst");
+    if (comparison.elements == 0) {
+      json.null().end_object();
+      return;
+    }
+    json.begin_object().key("index").begin_array();
+    for (const std::int64_t i : comparison.worst.index) json.value(i);
+    json.end_array().member("error", comparison.worst.error).member("allowed", comparison.worst.allowed);
+    json.member("got", comparison.worst.got).member("golden", comparison.worst.golden).end_object().end_object();
+  }
+
+  const VerifyOptions& options_;
+  const Bundle& bundle_;
+  std::uint64_t bytes_ = 0;
+  std::vector<VariantReport> reports_;
+};
+
+}  // namespace
+
+Status verify_command(const VerifyOptions& options, int& exit_code) {
+  Result<Bundle> bundle = Bundle::open(options.bundle);
+  if (!bundle.ok()) return bundle.status();
+  Verifier verifier(options, bundle.value());
+  EDGEBUILD_RETURN_IF_ERROR(verifier.run());
+  EDGEBUILD_RETURN_IF_ERROR(print(options.json ? verifier.to_json() : verifier.to_text()));
+  if (verifier.agrees()) return {};
+  exit_code = edgebuild::exit_code(Code::kGateFailed);
+  if (!options.json) return {Code::kGateFailed, verifier.failure()};
+  return {};
+}
+
+}  // namespace edgerun

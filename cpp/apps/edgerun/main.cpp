@@ -1,0 +1,51 @@
+// edgerun: inspects, verifies, runs and measures bundles.
+
+#include <unistd.h>
+
+#include <chrono>
+#include <exception>
+#include <new>
+
+#include "arguments.hpp"
+#include "signals.hpp"
+
+namespace {
+
+using namespace edgerun;  // NOLINT: this file is the program
+using edgebuild::Status;
+
+int execute(Command& command, const std::string& name, bool json, std::chrono::steady_clock::time_point started) {
+  if (const auto* message = std::get_if<Message>(&command)) {
+    const Status status = print(message->text);
+    return status.ok() ? 0 : report_error(name, json, status);
+  }
+  install_signal_handlers(name.c_str(), json);
+  Status status;
+  int exit_code = 0;
+  if (const auto* inspect = std::get_if<InspectOptions>(&command)) status = inspect_command(*inspect);
+  if (const auto* verify = std::get_if<VerifyOptions>(&command)) status = verify_command(*verify, exit_code);
+  if (const auto* run = std::get_if<RunCommandOptions>(&command)) status = run_command(*run);
+  if (auto* bench = std::get_if<BenchOptions>(&command)) {
+    bench->started = started;
+    status = bench_command(*bench);
+  }
+  return status.ok() ? exit_code : report_error(name, json, status);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const auto started = std::chrono::steady_clock::now();
+  const std::string name = command_name(argc, argv);
+  const bool json = wants_json(argc, argv);
+  try {
+    auto command = parse_arguments(argc, argv);
+    if (!command.ok()) return report_error(name, json, command.status());
+    return execute(command.value(), name, json, started);
+  } catch (const std::bad_alloc&) {
+    return report_error(name, json, Status(edgebuild::Code::kResourceExhausted, "not enough memory"));
+  } catch (const std::exception& error) {
+    return report_error(name, json,
+                        Status(edgebuild::Code::kInternal, std::string("a bug of edgerun: ") + error.what()));
+  }
+}
