@@ -1,0 +1,235 @@
+"""A TorchScript graph run operator by operator in Python, so that torch.export can trace it.
+
+torch.export does not look into a ScriptModule. This module gives it one that it can: an ``nn.Module`` with the same parameters
+whose ``forward`` walks the inlined graph, calls every ATen operator through ``torch.ops``, and does what the script does in between
+(lists, tuples, sizes, branches, loops) with Python values. So loops over a known number of steps are unrolled, branches on
+shapes are taken, and operators that no exporter knows are replaced on the way (``lowered``).
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from edgebuild.export.failure import source_location
+from edgebuild.export.rewrites import script_values as values
+from edgebuild.export.rewrites.lowered import LOWERED
+from edgebuild.export.rewrites.script_ops import PYTHON_OPS, scalar_result
+
+MAX_STEPS = 50_000
+"""Operators that one run may execute: above it an unrolled graph is of no use."""
+
+
+class InterpreterError(Exception):
+    """The graph can't be run this way; names the operator and, if the file holds it, the line of the model's code."""
+
+    def __init__(self, message: str, operator: str | None = None, location: str | None = None) -> None:
+        super().__init__(message)
+        self.operator = operator
+        self.location = location
+
+
+class _ModuleReference:
+    """A submodule in the graph: its path and the script object."""
+
+    def __init__(self, path: str, script: Any) -> None:
+        self.path = path
+        self.script = script
+
+
+class _Unshared:
+    """Holds what must not be copied with the module: graphs and script objects belong to C++."""
+
+    def __init__(self, script: Any) -> None:
+        self.script = script
+        self.graph = script.inlined_graph
+
+    def __deepcopy__(self, memo: Any) -> "_Unshared":
+        return self
+
+
+class ScriptInterpreter(torch.nn.Module):
+    """``script`` as a module that torch.export can trace; parameters and buffers are the script's own, not copies."""
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self._held = _Unshared(script)
+        self.training = False
+        for name, parameter in script.named_parameters(remove_duplicate=False):
+            holder, leaf = self._holder(name)
+            holder.register_parameter(leaf, torch.nn.Parameter(parameter.detach(), requires_grad=False))
+        for name, buffer in script.named_buffers(remove_duplicate=False):
+            holder, leaf = self._holder(name)
+            holder.register_buffer(leaf, buffer.detach())
+        self._constants: dict[str, str] = {}
+        for node in _all_nodes(self._held.graph):
+            if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType":
+                value = node.output().toIValue()
+                if isinstance(value, torch.Tensor) and value.dim() > 0:
+                    name = f"constant_{len(self._constants)}"
+                    self.register_buffer(name, value.detach().cpu())
+                    self._constants[node.output().debugName()] = name
+
+    def _holder(self, path: str) -> tuple[torch.nn.Module, str]:
+        module: torch.nn.Module = self
+        *folders, leaf = path.split(".")
+        for folder in folders:
+            if folder not in module._modules:
+                module.add_module(folder, torch.nn.Module())
+            child = module._modules[folder]
+            assert child is not None
+            module = child
+        return module, leaf
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        graph = self._held.graph
+        names = [value.debugName() for value in graph.inputs()]
+        bound = _bind(self._held.script, args, kwargs, len(names) - 1)
+        environment: dict[str, Any] = {names[0]: _ModuleReference("", self._held.script)}
+        environment.update(zip(names[1:], bound, strict=True))
+        run = _Run(self)
+        run.block(graph, environment)
+        outputs = [environment[value.debugName()] for value in graph.outputs()]
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+
+
+def _bind(script: Any, args: Sequence[Any], kwargs: Mapping[str, Any], count: int) -> list[Any]:
+    """Arguments in the order of the graph's inputs, with the schema's defaults."""
+    schema = script._c._get_method("forward").schema.arguments[1:]
+    bound = list(args)
+    for argument in schema[len(args) :]:
+        if argument.name in kwargs:
+            bound.append(kwargs[argument.name])
+        elif argument.has_default_value():
+            bound.append(argument.default_value)
+        else:
+            message = f"argument {argument.name} of forward has no value"
+            raise InterpreterError(message)
+    if len(bound) != count:
+        message = f"forward takes {count} arguments, {len(bound)} were given"
+        raise InterpreterError(message)
+    return bound
+
+
+def _all_nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _all_nodes(inner)
+
+
+class _Run:
+    """One run of the graph: what was assigned to attributes, and how many operators were executed."""
+
+    def __init__(self, module: ScriptInterpreter) -> None:
+        self._module = module
+        self._assigned: dict[str, Any] = {}
+        self._steps = itertools.count(1)
+
+    def block(self, block: Any, environment: dict[str, Any]) -> None:
+        for node in block.nodes():
+            try:
+                results = self._node(node, environment)
+            except InterpreterError as error:
+                error.operator = error.operator or node.kind()
+                error.location = error.location or source_location(node.sourceRange())
+                raise
+            except Exception as error:
+                location = source_location(node.sourceRange())
+                message = f"{node.kind()}: {type(error).__name__}: {_first_line(error)}"
+                raise InterpreterError(message, node.kind(), location) from error
+            for value, result in zip(node.outputs(), results, strict=True):
+                environment[value.debugName()] = result
+
+    def _node(self, node: Any, environment: dict[str, Any]) -> Sequence[Any]:
+        if next(self._steps) > MAX_STEPS:
+            message = f"more than {MAX_STEPS} operators after loops were unrolled"
+            raise InterpreterError(message)
+        kind = node.kind()
+        if kind == "prim::Constant":
+            return (self._constant(node),)
+        inputs = [environment[value.debugName()] for value in node.inputs()]
+        if kind == "prim::GetAttr":
+            return (self._attribute(inputs[0], node.s("name")),)
+        if kind == "prim::SetAttr":
+            self._assigned[f"{inputs[0].path}.{node.s('name')}"] = inputs[1]
+            return ()
+        if kind == "prim::If":
+            return self._branch(node, inputs[0], environment)
+        if kind == "prim::Loop":
+            return self._loop(node, inputs, environment)
+        if kind in LOWERED:
+            return _as_results(node, LOWERED[kind](*(values.as_tensor_if(value) for value in inputs)))
+        if kind in PYTHON_OPS:
+            handled = PYTHON_OPS[kind](node, inputs)
+            if handled is not NotImplemented:
+                return _as_results(node, handled)
+        if kind.startswith("prim::"):
+            message = f"{kind} has no counterpart in an exported program"
+            raise InterpreterError(message)
+        scalar = scalar_result(kind, inputs)
+        if scalar is not NotImplemented:
+            return (scalar,)
+        return _as_results(node, values.call_operator(node, inputs))
+
+    def _constant(self, node: Any) -> Any:
+        name = self._module._constants.get(node.output().debugName())
+        if name is not None:
+            return getattr(self._module, name)
+        value = node.output().toIValue()
+        if isinstance(value, torch.Tensor):
+            value = value.detach().cpu()
+            if not value.dtype.is_floating_point and not value.dtype.is_complex and value.dtype != torch.bool:
+                return int(value)  # traced sizes and indices; a Python number keeps its value under torch.export
+            return value
+        return values.to_cpu_device(value)
+
+    def _attribute(self, owner: Any, name: str) -> Any:
+        if not isinstance(owner, _ModuleReference):
+            return getattr(owner, name)
+        path = f"{owner.path}.{name}".lstrip(".")
+        if f"{owner.path}.{name}" in self._assigned:
+            return self._assigned[f"{owner.path}.{name}"]
+        holder: Any = self._module
+        for part in path.split(".")[:-1]:
+            holder = holder._modules.get(part) if holder is not None else None
+        if holder is not None and (name in holder._parameters or name in holder._buffers):
+            return getattr(holder, name)
+        value = getattr(owner.script, name)
+        if isinstance(value, torch.jit.ScriptModule):
+            return _ModuleReference(path, value)
+        return values.to_cpu_device(value)
+
+    def _branch(self, node: Any, condition: Any, environment: dict[str, Any]) -> list[Any]:
+        taken, other = node.blocks()
+        chosen = taken if bool(condition) else other
+        self.block(chosen, environment)
+        return [environment[value.debugName()] for value in chosen.outputs()]
+
+    def _loop(self, node: Any, inputs: list[Any], environment: dict[str, Any]) -> list[Any]:
+        trips, condition, *carried = inputs
+        if isinstance(trips, torch.SymInt) and not trips.node.is_constant():
+            message = "a loop over a dynamic axis can't be unrolled"
+            raise InterpreterError(message)
+        (body,) = node.blocks()
+        names = [value.debugName() for value in body.inputs()]
+        for step in range(int(trips)):
+            if not bool(condition):
+                break
+            environment[names[0]] = step
+            environment.update(zip(names[1:], carried, strict=True))
+            self.block(body, environment)
+            condition, *carried = (environment[value.debugName()] for value in body.outputs())
+        return carried
+
+
+def _as_results(node: Any, value: Any) -> Sequence[Any]:
+    count = node.outputsSize()
+    if count == 1:
+        return (value,)
+    return () if count == 0 else tuple(value)
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
