@@ -138,6 +138,8 @@ class GraphPass(ir.passes.InPlacePass):
             raise
         except Exception as error:
             cause = error.__cause__ or error
+            if isinstance(cause, EdgebuildError):  # raised by requires(), wrapped by onnx_ir
+                raise cause from None
             msg = f"graph pass '{self.name}' failed: {type(cause).__name__}: {cause}"
             raise InternalError(msg, hint="please report this with the model") from error
         if interface is not None:

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 from onnx_ir.passes import common
-from onnxscript.optimizer import fold_constants_ir
 from onnxscript.rewriter import RewritePass
 from onnxscript.rewriter.rules.common import _basic_rules, _fuse_pad_into_conv, _materialize_reshape_shape, _no_op
 
@@ -32,6 +31,7 @@ from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.graph.passes.duplicate_initializers import DuplicateInitializers
 from edgebuild.graph.passes.identity_elimination import IdentityElimination
 from edgebuild.graph.passes.opset import OpsetAdjustment
+from edgebuild.graph.passes.shape_folding import ShapeFolding
 from edgebuild.graph.passes.shape_inference import ShapeInference
 from edgebuild.graph.passes.strip_metadata import StripMetadata
 
@@ -165,20 +165,10 @@ def _improve(max_folded_bytes: int) -> GraphPass:
         "improve",
         [
             ShapeInference(),
-            # Propagates symbolic shapes; what it can evaluate is left to our folding, which has the engine's numbers.
-            Adapted(
-                "symbolic-shapes",
-                lambda model: fold_constants_ir(
-                    model,
-                    onnx_shape_inference=False,
-                    input_size_limit=0,
-                    output_size_limit=0,
-                    should_fold=lambda _: False,
-                ),
-            ),
+            ShapeFolding(),
             ConstantFolding(max_output_bytes=max_folded_bytes),
             Adapted("onnxscript-rules", RewritePass(_onnxscript_rules())),
-            StripMetadata(),  # both of onnxscript's leave notes in the nodes
+            StripMetadata(),  # onnxscript's rules leave notes in the nodes
             IdentityElimination(),
             ConvBatchNormFolding(),
             DuplicateInitializers(),

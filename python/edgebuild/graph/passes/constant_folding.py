@@ -100,6 +100,8 @@ class ConstantFolding(GraphPass):
             return False
         if node.op_type == "Constant":
             return _lift(model.graph, node)
+        if node.op_type == "CastLike":
+            return _cast_like_to_cast(node)
         if any(output.is_graph_output() for output in node.outputs) or next(subgraphs(node), None) is not None:
             return False
         tensors = [constant_tensor(value) for value in node.inputs if value is not None]
@@ -147,6 +149,23 @@ class ConstantFolding(GraphPass):
         if any(array is not None and array.dtype.hasobject for array in results):
             return None
         return results
+
+
+def _cast_like_to_cast(node: ir.Node) -> bool:
+    """CastLike of a constant waits for a type only: with that known it is a Cast, which folds in the next round."""
+    like = node.inputs[1]
+    if constant_tensor(node.inputs[0]) is None or like is None or like.dtype is None or node.graph is None:
+        return False
+    if node.outputs[0].is_graph_output() or like.dtype == ir.DataType.UNDEFINED:
+        return False
+    output = node.outputs[0]
+    name, output.name = output.name, None
+    cast = ir.node("Cast", [node.inputs[0]], {"to": like.dtype.value}, name=node.name)
+    cast.outputs[0].name, cast.outputs[0].type, cast.outputs[0].shape = name, ir.TensorType(like.dtype), output.shape
+    node.graph.insert_before(node, cast)
+    ir.convenience.replace_all_uses_with(output, cast.outputs[0])
+    remove_node(node)
+    return True
 
 
 def _lift(main: ir.Graph, node: ir.Node) -> bool:

@@ -9,6 +9,10 @@ its opset, and a note in the report says so.
 Numbers: none change, except where ONNX redefined an operator; Softmax and its kin are rewritten to their old meaning.
 """
 
+import contextlib
+import logging
+from collections.abc import Iterator
+
 import onnx
 import onnx_ir as ir
 from onnxscript.version_converter import ConvertVersionPass
@@ -91,7 +95,8 @@ class OpsetAdjustment(GraphPass):
         interface, names = GraphInterface.of(model), list(model.graph.initializers)
         trial = model.clone()
         try:
-            result = ConvertVersionPass(target_version=self._minimum, fallback=True)(trial)
+            with _quiet("onnxscript"):
+                result = ConvertVersionPass(target_version=self._minimum, fallback=True)(trial)
             check_graph(trial)
         except Exception as error:  # whatever the converter stumbles over, the model itself is still as it was
             return str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -112,6 +117,18 @@ class OpsetAdjustment(GraphPass):
                 return f"ONNX's version converter lost the initialiser '{name}'"
         model.graph = converted
         return None
+
+
+@contextlib.contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Hold back a library's warnings: what matters of them goes into the report."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _why_not(model: ir.Model) -> str | None:
