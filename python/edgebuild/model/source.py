@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-
-from edgebuild.model.signature import Structure, SymbolRange, ValueSpec
+from edgebuild.model.signature import Structure, SymbolRange, ValueSpec, ValueType
 
 Inputs = Mapping[str, Any]
 """One input set: a numpy array for each tensor input by its name (bfloat16 and the 8-bit floats as ml_dtypes arrays)."""
@@ -65,7 +64,10 @@ class ModelSource:
         samples: At least three input sets that the model was seen to accept; with dynamic axes at two sizes of each.
         assumptions: What was inferred, one sentence each, naming the flag that overrides it.
         notes: What was changed or found (moved from CUDA, put into eval mode, random operators …), one sentence each.
-        reference: Runs the original model: input set -> (flat outputs in signature order, how the model nests them).
+        reference: Runs the original model: input set -> (flat outputs in signature order, how the model nests them). Seeded, and
+            from the same state every time; outputs are numpy arrays.
+        output_names: Names of the flat outputs, unique, in order.
+        output_types: Dtype and shape (of sample 0) of each output; for ONNX with the graph's own symbols.
     """
 
     kind: ModelKind
@@ -80,5 +82,5 @@ class ModelSource:
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]
     reference: Callable[[Inputs], tuple[list[Any], Structure]]
-
-
+    output_names: tuple[str, ...] = ()
+    output_types: tuple[ValueType, ...] = ()

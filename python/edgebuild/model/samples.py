@@ -1,0 +1,285 @@
+"""Input sets: from ``.npz`` files, else random and seeded, each seen to be accepted by the original model."""
+
+import itertools
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgebuild.errors import ModelError, UsageError
+from edgebuild.model.fill import is_lengths, is_mask, is_padding_mask, plain_value
+from edgebuild.model.signature import SymbolRange, TensorType, ValueSpec
+from edgebuild.model.source import Inputs
+from edgebuild.model.values import FLOATS, numpy_dtype
+
+Run = Callable[[Mapping[str, Any]], Any]
+
+_SETS = 3
+_INTEGER_TRIES = (1 << 15, 1000, 256, 100, 32, 16, 10, 8, 5, 4, 3, 2)
+
+
+def read_samples(paths: Sequence[str]) -> list[dict[str, "np.ndarray[Any, Any]"]]:
+    """Reads ``--sample`` files.
+
+    Raises:
+        UsageError: A file is missing, is not an ``.npz``, holds pickled objects, or its names differ from the first one's.
+    """
+    found: list[dict[str, np.ndarray[Any, Any]]] = []
+    for text in paths:
+        path = Path(text)
+        if not path.is_file():
+            msg = f"--sample {text}: no such file"
+            raise UsageError(msg, hint="give an .npz with one array for each input")
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                if isinstance(archive, np.ndarray):
+                    msg = f"--sample {text}: an .npy, expected an .npz"
+                    raise UsageError(msg, hint="numpy.savez(file, NAME=array) with the model's argument names")
+                arrays = {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, zipfile.BadZipFile, EOFError) as error:
+            msg = f"--sample {text}: not an .npz file of plain arrays: {error}"
+            raise UsageError(msg, hint="write it with numpy.savez(file, NAME=array)") from None
+        except AttributeError:
+            msg = f"--sample {text}: an .npy, expected an .npz"
+            raise UsageError(msg, hint="numpy.savez(file, NAME=array) with the model's argument names") from None
+        if not arrays:
+            msg = f"--sample {text}: holds no array"
+            raise UsageError(msg, hint="write it with numpy.savez(file, NAME=array)")
+        if found and set(arrays) != set(found[0]):
+            msg = f"--sample {text}: holds {sorted(arrays)}, the first sample {sorted(found[0])}"
+            raise UsageError(msg, hint="every sample needs the same names")
+        found.append(arrays)
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Samples, and what was found out while making them (sentences)."""
+
+    samples: tuple[Inputs, ...]
+    assumptions: tuple[str, ...]
+
+
+def make_samples(
+    specs: Sequence[ValueSpec],
+    symbols: Mapping[str, SymbolRange],
+    limits: Mapping[str, int | None],
+    run: Run,
+    *,
+    seed: int,
+    given: Sequence[Inputs] = (),
+    lengths: frozenset[str] = frozenset(),
+    sequences: Mapping[str, int] | None = None,
+) -> Made:
+    """Makes at least three input sets that ``run`` accepts; with dynamic axes, two sizes of each.
+
+    Args:
+        specs: Inputs; symbols in shapes have an entry in ``symbols``.
+        symbols: Ranges of the dynamic axes.
+        limits: Integers of an input must be below this; None: to be found by trying.
+        run: The original model.
+        seed: Of the random numbers.
+        given: The user's samples; they come first.
+        lengths: Inputs that hold lengths along the sequence axis.
+        sequences: For each input of ``lengths``, the sequence's size at the best sizes.
+
+    Raises:
+        ModelError: The model refuses an input set; says which shapes, and why.
+    """
+    maker = _Maker(specs, symbols, run, seed, lengths)
+    maker.find_ranges(limits)
+    best = {name: span.best for name, span in symbols.items()}
+    wanted = [best, *_variations(symbols, best)]
+    made: list[Inputs] = list(given)
+    have = [maker.sizes_of(sample) for sample in given]
+    for sizes in wanted:
+        if sizes not in have or not symbols:
+            if not symbols and len(made) >= _SETS:
+                break
+            made.append(maker.accepted(sizes, len(made)))
+    while len(made) < _SETS:
+        made.append(maker.accepted(best, len(made)))
+    for i, sample in enumerate(given):
+        try:
+            run(sample)
+        except Exception as error:  # whatever the model raises
+            msg = f"the model refuses --sample {i}: {_reason(error)}"
+            raise ModelError(msg, hint="check names, dtypes and shapes of the arrays") from None
+    return Made(samples=tuple(made), assumptions=tuple(maker.assumptions))
+
+
+def _variations(symbols: Mapping[str, SymbolRange], best: Mapping[str, int]) -> list[dict[str, int]]:
+    """Sizes that differ from ``best``: each symbol alone, then all together."""
+    other = {name: _other_size(span) for name, span in symbols.items()}
+    alone = [{**best, name: size} for name, size in other.items() if size != best[name]]
+    together = {**best, **other}
+    found = [together, *alone] if len(alone) > 1 else alone
+    return list({tuple(sorted(sizes.items())): sizes for sizes in found}.values())
+
+
+def _other_size(span: SymbolRange) -> int:
+    """A size other than the best one, moderate, odd if possible: it shows what was baked in by tracing."""
+    high = span.maximum if span.maximum is not None else max(span.best * 2, span.best + 3)
+    wishes = (span.best + 1, span.best + 3, span.best - 1, span.best // 2, 2, span.minimum, high)
+    return next((s for s in wishes if s != span.best and max(span.minimum, 1) <= s <= high), span.best)
+
+
+class _Maker:
+    """Makes input sets and has them tried."""
+
+    def __init__(
+        self, specs: Sequence[ValueSpec], symbols: Mapping[str, SymbolRange], run: Run, seed: int, lengths: frozenset[str]
+    ) -> None:
+        self.specs = {spec.name: spec for spec in specs}
+        self.symbols = symbols
+        self.run = run
+        self.seed = seed
+        self.lengths = lengths
+        self.ranges: dict[str, tuple[int, int]] = {}
+        self.assumptions: list[str] = []
+
+    def type_of(self, name: str) -> TensorType:
+        kind = self.specs[name].type
+        assert isinstance(kind, TensorType)
+        return kind
+
+    def shape(self, name: str, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        return tuple(sizes[d] if isinstance(d, str) else int(d or 1) for d in self.type_of(name).shape or ())
+
+    def sizes_of(self, sample: Inputs) -> dict[str, int]:
+        found = {}
+        for name, array in sample.items():
+            for dim, size in zip(self.type_of(name).shape or (), array.shape, strict=False):
+                if isinstance(dim, str):
+                    found[dim] = int(size)
+        return found
+
+    def sequence(self, sizes: Mapping[str, int]) -> int:
+        """The size of the axis that lengths count: axis 1 (or 0) of the first input with two axes or more."""
+        for name in self.specs:
+            shape = self.shape(name, sizes)
+            if name not in self.lengths and len(shape) >= 2:
+                batches = {self.shape(n, sizes) for n in self.lengths}
+                batch = next(iter(batches))[0] if batches and next(iter(batches)) else shape[0]
+                return shape[1] if shape[0] == batch else shape[0]
+        return 1
+
+    def plain(self, sizes: Mapping[str, int]) -> dict[str, "np.ndarray[Any, Any]"]:
+        sequence = self.sequence(sizes)
+        return {
+            name: np.full(self.shape(name, sizes), sequence, dtype=numpy_dtype(self.type_of(name).dtype))
+            if name in self.lengths
+            else plain_value(name, self.type_of(name).dtype, self.shape(name, sizes), sequence)
+            for name in self.specs
+        }
+
+    def find_ranges(self, limits: Mapping[str, int | None]) -> None:
+        """Finds for every integer input which values the model accepts, by trying constant fills."""
+        best = {name: span.best for name, span in self.symbols.items()}
+        base = self.plain(best)
+        for name in self.specs:
+            dtype = self.type_of(name).dtype
+            if dtype in FLOATS or dtype in ("bool", "complex64", "complex128") or name in self.lengths or is_mask(name):
+                continue
+            info = np.iinfo(numpy_dtype(dtype))
+            limit = limits.get(name)
+            if limit is not None and self._accepts(base, name, min(limit - 1, int(info.max))):
+                self.ranges[name] = (0, min(limit - 1, int(info.max)))
+                continue
+            tops = sorted({min(t - 1, int(info.max)) for t in _INTEGER_TRIES if limit is None or t < limit}, reverse=True)
+            top = next((t for t in tops if self._accepts(base, name, t)), 0)
+            above = next((t for t in reversed(tops) if t > top), limit or top + 1)
+            if top < tops[0] or limit is not None:
+                while above - top > 1:  # the largest accepted value lies in between
+                    middle = (top + above) // 2
+                    top, above = (middle, above) if self._accepts(base, name, middle) else (top, middle)
+                text = f"integers of input '{name}' were found to be accepted from 0 to {top}; --sample gives others"
+                self.assumptions.append(text)
+                self.ranges[name] = (0, top)
+            else:
+                top = int(info.max) if dtype in ("uint8", "int8") else 100
+                low = -128 if dtype == "int8" and self._accepts(base, name, -128) else 0
+                self.assumptions.append(f"random values of input '{name}' are drawn from {low} to {top}; --sample gives others")
+                self.ranges[name] = (low, top)
+
+    def _accepts(self, base: Mapping[str, Any], name: str, fill: int) -> bool:
+        try:
+            self.run({**base, name: np.full_like(base[name], fill)})
+        except Exception:  # a refusal is an answer
+            return False
+        return True
+
+    def accepted(self, sizes: Mapping[str, int], number: int) -> Inputs:
+        """One random input set of these sizes, tried; falls back to plainer values where the model refuses."""
+        problem: Exception | None = None
+        for plain in (False, True):
+            values = self.plain(sizes) if plain else self.random(sizes, number)
+            try:
+                self.run(values)
+            except Exception as error:  # whatever the model raises
+                problem = problem or error
+                continue
+            return values
+        shapes = ", ".join(f"{name}:{self.type_of(name).dtype}{list(self.shape(name, sizes))}" for name in self.specs)
+        cause = _reason(problem) if problem else ""
+        if sizes:
+            varied = ", ".join(f"{name}={size}" for name, size in sizes.items())
+            msg = f"the model refuses {shapes} ({varied}): {cause}"
+            raise ModelError(msg, hint="drop or narrow --dynamic, or save the model so that this axis may change (script it)")
+        msg = f"the model refuses {shapes}: {cause}"
+        raise ModelError(msg, hint="check dtypes and sizes of --input; --sample in.npz gives values that the model accepts")
+
+    def random(self, sizes: Mapping[str, int], number: int) -> dict[str, "np.ndarray[Any, Any]"]:
+        sequence = self.sequence(sizes)
+        rng = np.random.default_rng([self.seed, number])
+        return {name: self._value(name, self.shape(name, sizes), sequence, rng) for name in self.specs}
+
+    def _value(
+        self, name: str, shape: tuple[int, ...], sequence: int, rng: np.random.Generator
+    ) -> "np.ndarray[Any, Any]":
+        dtype = self.type_of(name).dtype
+        kind = numpy_dtype(dtype)
+        if name in self.lengths or is_lengths(name, dtype):
+            values = rng.integers(min(1, sequence), sequence + 1, size=shape)
+            ordered = np.sort(values.reshape(-1))[::-1]
+            if ordered.size:
+                ordered[0] = sequence  # the longest fills the axis; sorted, as enforce_sorted wants it
+            return ordered.reshape(shape).astype(kind)
+        if is_mask(name):
+            return _mask(name, dtype, shape, rng)
+        if dtype in FLOATS:
+            return np.asarray(rng.standard_normal(shape)).astype(kind)
+        if dtype == "bool":
+            return np.asarray(rng.integers(0, 2, size=shape)).astype(bool)
+        if dtype.startswith("complex"):
+            return np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(kind)
+        low, high = self.ranges.get(name, (0, 1))
+        return np.asarray(rng.integers(low, high + 1, size=shape)).astype(kind)
+
+
+def _mask(name: str, dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> "np.ndarray[Any, Any]":
+    """A prefix of the last axis attends, at least its first position; square masks are causal."""
+    kind = numpy_dtype(dtype)
+    if not shape:
+        return np.ones(shape, dtype=kind)
+    if len(shape) >= 2 and shape[-1] == shape[-2] and shape[-1] > 1 and not is_padding_mask(name):
+        attended = np.broadcast_to(np.tril(np.ones(shape[-2:], dtype=bool)), shape)
+    else:
+        rows = rng.integers(min(1, shape[-1]), shape[-1] + 1, size=(*shape[:-1], 1))
+        attended = np.arange(shape[-1]) < rows
+    if dtype in FLOATS:
+        return attended.astype(kind)
+    return (~attended if is_padding_mask(name) and dtype == "bool" else attended).astype(kind)
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[-1] if lines else type(error).__name__)[:300]
+
+
+def product(sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+    """Every combination of ``sizes``."""
+    return list(itertools.product(*sizes))
