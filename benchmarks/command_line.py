@@ -1,0 +1,28 @@
+"""The command line's own costs: --help, a rebuild with nothing changed, the size of the stripped runner."""
+
+import models
+from workbench import EDGEBUILD, WORK, alternate, bundle, process_cost, show, spread, traced
+
+
+def main() -> None:
+    """--help at most 200 ms of processor time; a rebuild at most 1 s, proofs included; edgerun at most 3 MB."""
+    path = traced("mobilenet_v2", models.mobilenet_v2(), 1, 3, 224, 224)
+    flags = ("--input", "x:float32[1,3,224,224]")
+    folder = bundle(path, *flags)
+    output = WORK / "mobilenet_v2.x86-64.edge"
+    build = [str(EDGEBUILD), "--target", "x86-64", str(path), "-o", str(output), *flags]
+    (helps, rebuilds) = alternate(11, lambda: process_cost([str(EDGEBUILD), "--help"]), lambda: process_cost(build))
+    size = (folder / "bin" / "edgerun").stat().st_size
+    show(
+        "Command line",
+        ("what", "median (10th to 90th percentile)", "allowed"),
+        [
+            ("edgebuild --help, processor ms", spread([c.cpu_ms for c in helps]), "200"),
+            ("rebuild of MobileNetV2, nothing changed, wall ms", spread([c.wall_ms for c in rebuilds]), "1000"),
+            ("edgerun stripped, bytes", f"{size:,}", "3,000,000"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()
