@@ -88,7 +88,8 @@ def test_a_pass_that_leaves_a_dangling_value_is_an_internal_error():
 
 def test_an_exception_becomes_an_internal_error_with_the_pass_and_the_cause():
     def fail(built):
-        raise KeyError("axis")
+        msg = "axis"
+        raise KeyError(msg)
 
     with pytest.raises(InternalError, match="graph pass 'scripted' failed: KeyError: 'axis'"):
         Scripted(fail)(model(CHAIN))
@@ -97,10 +98,11 @@ def test_an_exception_becomes_an_internal_error_with_the_pass_and_the_cause():
 @pytest.mark.parametrize("where", ["requires", "rewrite"])
 def test_a_model_error_passes_through_unchanged(where):
     def refuse(built):
-        raise ModelError("opset 3")
+        msg = "opset 3"
+        raise ModelError(msg)
 
     step = Scripted(requires=refuse) if where == "requires" else Scripted(refuse)
-    with pytest.raises(ModelError, match="^opset 3$"):
+    with pytest.raises(ModelError, match=r"^opset 3$"):
         PassSequence("outer", [step])(model(CHAIN))
 
 

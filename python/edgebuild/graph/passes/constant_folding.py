@@ -101,7 +101,10 @@ class ConstantFolding(GraphPass):
         if node.op_type == "Constant":
             return _lift(model.graph, node)
         if node.op_type == "CastLike":
-            return _cast_like_to_cast(node)
+            cast = _cast_like_to_cast(node)
+            if cast is not None:
+                self._fold(model, cast)
+            return cast is not None
         if any(output.is_graph_output() for output in node.outputs) or next(subgraphs(node), None) is not None:
             return False
         tensors = [constant_tensor(value) for value in node.inputs if value is not None]
@@ -151,13 +154,13 @@ class ConstantFolding(GraphPass):
         return results
 
 
-def _cast_like_to_cast(node: ir.Node) -> bool:
-    """CastLike of a constant waits for a type only: with that known it is a Cast, which folds in the next round."""
+def _cast_like_to_cast(node: ir.Node) -> ir.Node | None:
+    """CastLike of a constant waits for a type only: with that known it is a Cast, which folds."""
     like = node.inputs[1]
     if constant_tensor(node.inputs[0]) is None or like is None or like.dtype is None or node.graph is None:
-        return False
+        return None
     if node.outputs[0].is_graph_output() or like.dtype == ir.DataType.UNDEFINED:
-        return False
+        return None
     output = node.outputs[0]
     name, output.name = output.name, None
     cast = ir.node("Cast", [node.inputs[0]], {"to": like.dtype.value}, name=node.name)
@@ -165,7 +168,7 @@ def _cast_like_to_cast(node: ir.Node) -> bool:
     node.graph.insert_before(node, cast)
     ir.convenience.replace_all_uses_with(output, cast.outputs[0])
     remove_node(node)
-    return True
+    return cast
 
 
 def _lift(main: ir.Graph, node: ir.Node) -> bool:
