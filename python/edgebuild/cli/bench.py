@@ -2,12 +2,12 @@
 
 import click
 
-from edgebuild.cli.bundle_argument import runner_command
+from edgebuild.cli.bundle_argument import input_options, runner_command
 
 command = runner_command(
     "bench",
     [
-        click.Option(["--inputs"], metavar="IN.npz", help="Inputs by name; without it the bundle's first golden."),
+        *input_options(),
         click.Option(["--threads"], metavar="N", type=click.IntRange(1), help="Threads of one inference."),
         click.Option(["--concurrency"], metavar="N", type=click.IntRange(1), help="Inferences at a time."),
         click.Option(["--seconds"], metavar="S", type=float, help="How long to measure."),

@@ -44,6 +44,15 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     return run_edgerun(bundle, [command, *arguments])
 
 
+def input_options() -> list[click.Option]:
+    """Where the inputs of one inference come from, as edgerun takes it."""
+    return [
+        click.Option(["--inputs"], metavar="IN.npz", help="Inputs by name: a .npz file, or a folder of .npy and .bin."),
+        click.Option(["--input"], multiple=True, metavar="NAME=FILE", help="One .npy or raw file."),
+        click.Option(["--shape"], multiple=True, metavar="NAME=DIMS", help="Shape of a raw file: x=1,3,224,224."),
+    ]
+
+
 def runner_command(name: str, options: Sequence[click.Option]) -> click.Command:
     """The command ``name``: a bundle, its own ``options``, and those that every command of edgerun takes."""
     common: list[click.Parameter] = [

@@ -24,12 +24,12 @@ def command(bundle: str, as_json: bool, verbose: bool) -> None:
     """Show what a bundle holds."""
     opened = open_bundle(bundle)
     if as_json:
-        output.print_result(SCHEMA, describe(opened))
+        output.print_result(SCHEMA, describe(opened, bundle))
     else:
         _show(opened)
 
 
-def describe(bundle: "Bundle") -> Mapping[str, Any]:
+def describe(bundle: "Bundle", path: str) -> Mapping[str, Any]:
     """The bundle as one JSON object, the same that ``edgerun inspect --json`` prints (docs/json-output.md)."""
     manifest = bundle.manifest
     variants = []
@@ -39,7 +39,7 @@ def describe(bundle: "Bundle") -> Mapping[str, Any]:
         data["model_bytes"] = _model_bytes(bundle, variant)
         variants.append(data)
     return {
-        "path": str(bundle.path),
+        "path": path,
         "id": bundle.id,
         "format": {"major": 1, "minor": manifest.minor},
         "name": manifest.name,

@@ -2,12 +2,13 @@
 
 import click
 
-from edgebuild.cli.bundle_argument import runner_command
+from edgebuild.cli.bundle_argument import input_options, runner_command
 
 command = runner_command(
     "run",
     [
-        click.Option(["--inputs"], metavar="IN.npz", help="Inputs by name: a .npz file, or a folder of .npy and .bin."),
+        *input_options(),
         click.Option(["--outputs"], metavar="OUT.npz", help="Where outputs go: a .npz file, or a folder."),
+        click.Option(["--output"], multiple=True, metavar="NAME=FILE", help="One .npy or raw file."),
     ],
 )

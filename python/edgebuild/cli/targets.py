@@ -34,13 +34,12 @@ def command(target: str | None, as_json: bool, verbose: bool) -> None:
         (
             spec.name,
             spec.soc.arch,
-            " > ".join(backend.name for backend in spec.runtime),
-            ", ".join(spec.precision.supported),
-            spec.description + (f" (also: {', '.join(spec.aliases)})" if spec.aliases else ""),
+            ", ".join(backend.name for backend in spec.runtime),
+            spec.description + (f" (also {spec.aliases[0]})" if spec.aliases else ""),
         )
         for spec in specs
     ]
-    for line in output.table(("TARGET", "ARCH", "BACKENDS", "PRECISIONS", "WHAT IT IS"), rows):
+    for line in output.table(("TARGET", "ARCH", "BACKENDS", "WHAT IT IS"), rows):
         output.echo(line)
     output.echo()
     output.echo("  `edgebuild targets TARGET` shows one; a board of your own is a file passed by its path.")

@@ -6,5 +6,5 @@ from edgebuild.cli.bundle_argument import runner_command
 
 command = runner_command(
     "verify",
-    [click.Option(["--all-variants"], is_flag=True, help="Run the goldens on every variant that can run here.")],
+    [click.Option(["--all-variants"], is_flag=True, help="Fail if a variant can't run here.")],
 )

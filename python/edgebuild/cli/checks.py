@@ -1,0 +1,267 @@
+"""What ``doctor`` looks at. Nothing here imports what it looks for: torch alone would take seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+from edgebuild import _host
+from edgebuild.cli.output import size_text
+from edgebuild.errors import EdgebuildError
+from edgebuild.report import Progress
+from edgebuild.targets import TargetSpec
+
+State = Literal["ok", "missing", "absent"]
+
+_PACKAGES = {
+    # distribution: (what for, extra that brings it)
+    "numpy": ("everything", ""),
+    "click": ("everything", ""),
+    "torch": ("build", "build"),
+    "onnx": ("build", "build"),
+    "onnx-ir": ("build", "build"),
+    "onnxscript": ("build", "build"),
+    "onnxruntime": ("build", "build"),
+    "rich": ("progress bars", "build"),
+    "ziglang": ("compiling runners", "cross"),
+}
+_HEADERS = ("nlohmann/json.hpp", "CLI/CLI.hpp", "onnxruntime/onnxruntime_c_api.h")
+_CACHE_MIB = 2048  # zig's C library builds, engines and a few models
+_QEMU = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "arm", "riscv64": "riscv64"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was looked for.
+
+    Args:
+        state: "missing": a build needs it; "absent": only something optional does.
+        found: Version and place, or what is wrong.
+        get: What to do if it isn't there.
+    """
+
+    name: str
+    state: State
+    needed_for: str
+    found: str
+    get: str = ""
+
+
+def machine_checks() -> list[Check]:
+    """Python, its packages, tools, headers, cache and disk of this machine."""
+    return [
+        Check(
+            name="Python", state="ok", needed_for="everything", found=f"{sys.version.split()[0]} at {sys.executable}"
+        ),
+        *(_package(name, what, extra) for name, (what, extra) in _PACKAGES.items()),
+        _program("cmake", "compiling runners", "pip install 'edgebuild[cross]'"),
+        _program("ninja", "compiling runners", "pip install 'edgebuild[cross]'"),
+        _headers(),
+        _compiler(),
+        _engine_module(),
+        _cache(),
+        _here(),
+    ]
+
+
+def target_checks(target: TargetSpec) -> list[Check]:
+    """What building for ``target`` needs beyond the machine's own: toolchain file, engines, emulator."""
+    from edgebuild.native.sources import find_sources
+
+    checks = []
+    try:
+        toolchain = find_sources().root / "toolchains" / "zig" / f"{target.toolchain.triple}.cmake"
+        there = toolchain.is_file()
+    except EdgebuildError:
+        there = False
+    checks.append(
+        Check(
+            name=f"toolchain {target.toolchain.triple}",
+            state="ok" if there else "missing",
+            needed_for=target.name,
+            found="toolchain file is there" if there else "",
+            get="write one in toolchains/zig/, after the others",
+        )
+    )
+    checks += [_engine(target, backend.name, backend.version) for backend in target.runtime]
+    checks.append(_emulator(target))
+    return checks
+
+
+def fetch(target: TargetSpec, progress: Progress) -> None:
+    """Fills the cache with what a build for ``target`` downloads and compiles: engine libraries and the runner.
+
+    Raises:
+        EdgebuildError: A download or the compiler failed.
+    """
+    from edgebuild.cache import Cache
+    from edgebuild.errors import IncompatibleError
+    from edgebuild.native.engines import engine_pin, fetch_engine
+    from edgebuild.native.runner import build_runner
+
+    cache = Cache.default()
+    for backend in target.runtime:
+        progress.stage("engine", f"{backend.name} {backend.version} for {target.soc.arch}")
+        try:
+            pin = engine_pin(backend.name, backend.version, target.soc.arch)
+        except IncompatibleError as error:
+            progress.note(error.message)  # the board's own system brings it
+            continue
+        fetch_engine(pin, cache)
+    progress.stage("runner", target.toolchain.triple)
+    build_runner(target, cache, progress)
+
+
+def _package(name: str, what: str, extra: str) -> Check:
+    try:
+        version = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        install = f"'edgebuild[{extra}]'" if extra else "edgebuild"
+        state: State = "absent" if name == "rich" else "missing"
+        return Check(name=name, state=state, needed_for=what, found="", get=f"pip install {install}")
+    return Check(name=name, state="ok", needed_for=what, found=version)
+
+
+def _program(name: str, what: str, get: str) -> Check:
+    beside = Path(sys.executable).parent / name
+    path = str(beside) if beside.is_file() else shutil.which(name)
+    if path is None:
+        return Check(name=name, state="missing", needed_for=what, found="", get=get)
+    return Check(name=name, state="ok", needed_for=what, found=f"{_version(path)} at {path}".strip())
+
+
+def _version(path: str) -> str:
+    try:
+        done = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    words = done.stdout.split("\n", 1)[0].split()
+    return next((word for word in words if word[:1].isdigit()), "").rstrip(",)")
+
+
+def _headers() -> Check:
+    from edgebuild.native.sources import find_sources
+
+    name, what = "C++ headers", "compiling runners"
+    get = "configure the project once with CMake, which fetches them, or install a wheel, which carries them"
+    try:
+        folder = find_sources().third_party / "include"
+    except EdgebuildError as error:
+        return Check(name=name, state="missing", needed_for=what, found=error.message, get=error.hint or get)
+    lacking = [header for header in _HEADERS if not (folder / header).is_file()]
+    if lacking:
+        return Check(name=name, state="missing", needed_for=what, found=f"no {', '.join(lacking)}", get=get)
+    return Check(name=name, state="ok", needed_for=what, found=str(folder))
+
+
+def _compiler() -> Check:
+    for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
+        path = shutil.which(name) if name else None
+        if path is not None:
+            return Check(
+                name="C++ compiler", state="ok", needed_for="working on edgebuild", found=f"{_version(path)} at {path}"
+            )
+    return Check(
+        name="C++ compiler",
+        state="absent",
+        needed_for="working on edgebuild",
+        found="",
+        get="apt install g++; bundles are compiled by ziglang, without it",
+    )
+
+
+def _engine_module() -> Check:
+    from importlib.util import find_spec
+
+    there = find_spec("edgebuild._runtime") is not None
+    return Check(
+        name="edgebuild.Runner",
+        state="ok" if there else "absent",
+        needed_for="running from Python",
+        found="compiled module is there" if there else "",
+        get="install edgebuild (a bare source folder has no compiled module)",
+    )
+
+
+def _cache() -> Check:
+    from edgebuild.cache import Cache
+
+    def check(state: State, found: str, get: str = "") -> Check:
+        return Check(name="cache", state=state, needed_for="build", found=found, get=get)
+
+    try:
+        root = Cache.default().root
+    except EdgebuildError as error:
+        return check("missing", error.message, error.hint or "correct the variable")
+    return _folder(root, _CACHE_MIB, check, "point EDGEBUILD_CACHE at another folder")
+
+
+def _here() -> Check:
+    def check(state: State, found: str, get: str = "") -> Check:
+        return Check(name="this folder", state=state, needed_for="the bundle", found=found, get=get)
+
+    return _folder(Path.cwd(), 512, check, "say where with -o")
+
+
+def _folder(folder: Path, wanted_mib: int, check: Callable[..., Check], get: str) -> Check:
+    """Whether ``folder``, or the nearest one above it that exists, can be written and has space."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        return check("missing", f"{folder} can't be written", get)
+    free = shutil.disk_usage(there).free
+    if free < wanted_mib * 2**20:
+        return check(
+            "missing", f"{folder}: {size_text(free)} free, {wanted_mib} MiB are wanted", f"free some, or {get}"
+        )
+    return check("ok", f"{folder}, {size_text(free)} free")
+
+
+def _engine(target: TargetSpec, name: str, version: str) -> Check:
+    from edgebuild.native.engines import engine_pin
+
+    what = f"{target.name} bundles"
+    try:
+        pin = engine_pin(name, version, target.soc.arch)
+    except EdgebuildError as error:
+        if target.accelerator is not None and name == "tensorrt":
+            return Check(
+                name=f"{name} {version}",
+                state="absent",
+                needed_for=what,
+                found="",
+                get="the board's own system brings it; nothing to install here",
+            )
+        return Check(name=f"{name} {version}", state="missing", needed_for=what, found="", get=error.message)
+    return Check(
+        name=f"{name} {version}",
+        state="ok",
+        needed_for=what,
+        found=f"pinned for {target.soc.arch}: {pin.distribution}, {pin.platform}; `doctor --fetch` fills the cache",
+    )
+
+
+def _emulator(target: TargetSpec) -> Check:
+    from edgebuild.devices.local import can_run
+
+    what = f"proving {target.name} bundles"
+    if can_run(target.soc.arch):
+        return Check(name="emulator", state="ok", needed_for=what, found=f"not needed: this is {_host.machine_arch()}")
+    for suffix in ("-static", ""):
+        program = f"qemu-{_QEMU[target.soc.arch]}{suffix}"
+        path = shutil.which(program)
+        if path is not None:
+            return Check(name="emulator", state="ok", needed_for=what, found=f"{_version(path)} at {path}")
+    return Check(
+        name="emulator",
+        state="absent",
+        needed_for=what,
+        found="",
+        get="apt install qemu-user-static (10.0 or newer); without it a bundle is proved on the board: bin/edgerun verify",
+    )
