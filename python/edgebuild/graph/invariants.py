@@ -172,7 +172,7 @@ def _value(value: ir.Value) -> tuple[object, ...]:
 def _tensor(tensor: ir.TensorProtocol | None) -> tuple[object, ...]:
     if tensor is None:
         return (None,)
-    header = (str(tensor.dtype), str(tensor.shape))
+    header = (str(tensor.dtype), str(tensor.shape), tensor.doc_string or "", sorted(tensor.metadata_props.items()))
     if tensor.dtype == ir.DataType.STRING:
         return (*header, tuple(tensor.numpy().ravel().tolist()))
     if tensor.nbytes > _HASHED_TENSOR_BYTES:

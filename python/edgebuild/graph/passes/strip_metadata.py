@@ -50,7 +50,9 @@ class StripMetadata(GraphPass):
             for value in graph.initializers.values():
                 if not value.is_graph_input():
                     stripped += self._clear(value)
-                if isinstance(value.const_value, (ir.Tensor, ir.ExternalTensor, ir.StringTensor)):
+                if isinstance(value.const_value, ir.serde.TensorProtoTensor):
+                    stripped += _clear_message(value.const_value)
+                elif isinstance(value.const_value, (ir.Tensor, ir.ExternalTensor, ir.StringTensor)):
                     stripped += self._clear(value.const_value)
         for node in graph:
             stripped += self._clear(node) + sum(self._clear(value) for value in node.outputs)
@@ -70,3 +72,14 @@ class StripMetadata(GraphPass):
             del item.metadata_props[key]
             stripped = 1
         return stripped
+
+
+def _clear_message(tensor: ir.serde.TensorProtoTensor) -> int:
+    """Strip a tensor that is still the message it was read from."""
+    message = tensor.raw
+    if not (message.doc_string or message.metadata_props or tensor.metadata_props):
+        return 0
+    message.ClearField("doc_string")
+    message.ClearField("metadata_props")
+    tensor.metadata_props.clear()
+    return 1
