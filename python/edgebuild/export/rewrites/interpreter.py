@@ -63,10 +63,14 @@ class ScriptInterpreter(torch.nn.Module):
             holder, leaf = self._holder(name)
             holder.register_buffer(leaf, buffer.detach())
         self._constants: dict[str, str] = {}
+        self._numbers: dict[str, int] = {}
         for node in _all_nodes(self._held.graph):
             if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType":
                 value = node.output().toIValue()
-                if isinstance(value, torch.Tensor) and value.dim() > 0:
+                if _is_integer(value):
+                    # A traced size or index: as a Python number it keeps its value under torch.export.
+                    self._numbers[node.output().debugName()] = int(value)
+                elif isinstance(value, torch.Tensor):
                     name = f"constant_{len(self._constants)}"
                     self.register_buffer(name, value.detach().cpu())
                     self._constants[node.output().debugName()] = name
@@ -160,7 +164,7 @@ class _Run:
         if kind == "prim::Loop":
             return self._loop(node, inputs, environment)
         if kind in LOWERED:
-            return _as_results(node, LOWERED[kind](*(values.as_tensor_if(value) for value in inputs)))
+            return _as_results(node, LOWERED[kind](*inputs))
         if kind in PYTHON_OPS:
             handled = PYTHON_OPS[kind](node, inputs)
             if handled is not NotImplemented:
@@ -174,16 +178,12 @@ class _Run:
         return _as_results(node, values.call_operator(node, inputs))
 
     def _constant(self, node: Any) -> Any:
-        name = self._module._constants.get(node.output().debugName())
-        if name is not None:
-            return getattr(self._module, name)
-        value = node.output().toIValue()
-        if isinstance(value, torch.Tensor):
-            value = value.detach().cpu()
-            if not value.dtype.is_floating_point and not value.dtype.is_complex and value.dtype != torch.bool:
-                return int(value)  # traced sizes and indices; a Python number keeps its value under torch.export
-            return value
-        return values.to_cpu_device(value)
+        key = node.output().debugName()
+        if key in self._module._numbers:
+            return self._module._numbers[key]
+        if key in self._module._constants:
+            return getattr(self._module, self._module._constants[key])
+        return values.to_cpu_device(node.output().toIValue())
 
     def _attribute(self, owner: Any, name: str) -> Any:
         if not isinstance(owner, _ModuleReference):
@@ -222,6 +222,12 @@ class _Run:
             self.block(body, environment)
             condition, *carried = (environment[value.debugName()] for value in body.outputs())
         return carried
+
+
+def _is_integer(value: Any) -> bool:
+    if not isinstance(value, torch.Tensor) or value.dim() > 0 or value.dtype == torch.bool:
+        return False
+    return not (value.dtype.is_floating_point or value.dtype.is_complex)
 
 
 def _as_results(node: Any, value: Any) -> Sequence[Any]:

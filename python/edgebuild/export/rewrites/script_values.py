@@ -30,11 +30,6 @@ def to_cpu_device(value: Any) -> Any:
     return value
 
 
-def as_tensor_if(value: Any) -> Any:
-    """Passes everything on; here so that lowered operators see the same values as ATen's."""
-    return value
-
-
 def number_to_tensor(value: Any) -> torch.Tensor:
     """A 0-d tensor as TorchScript's NumToTensor makes it: int64, float64 or bool."""
     if isinstance(value, (bool, torch.SymBool)):
