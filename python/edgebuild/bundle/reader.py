@@ -138,8 +138,17 @@ class Bundle:
 
     @property
     def edgerun(self) -> Path | None:
-        """The native runner inside the directory form (unpacked first if need be); None if the bundle has none."""
-        return self.directory() / "bin/edgerun" if "bin/edgerun" in self._manifest.files else None
+        """The native runner inside the directory form (unpacked first if need be); None if the bundle has none.
+
+        Raises:
+            BundleError: The program at this path is damaged; as ``directory`` besides.
+        """
+        if "bin/edgerun" not in self._manifest.files:
+            return None
+        folder = self.directory()
+        # It is about to be executed: the copy in the cache counts, not the archive.
+        Bundle(folder, self._manifest, self._id, None).read("bin/edgerun")
+        return folder / "bin/edgerun"
 
     def __repr__(self) -> str:
         return f"Bundle({str(self._path)!r}, id={self._id[:12]})"
@@ -365,7 +374,10 @@ def _move_into_place(temporary: Path, home: Path, folder: Path, bundle_id: str) 
         damaged = home.parent / f"{temporary.name}.old"
         with contextlib.suppress(FileNotFoundError):
             home.rename(damaged)
-        shutil.rmtree(damaged, ignore_errors=True)
+        if damaged.is_dir() and not damaged.is_symlink():
+            shutil.rmtree(damaged, ignore_errors=True)
+        else:
+            damaged.unlink(missing_ok=True)
     message = f"{home}: can't replace a damaged copy of the bundle"
     raise UsageError(message, hint="remove the folder")
 
