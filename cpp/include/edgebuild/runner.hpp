@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "edgebuild/export.h"
 #include "edgebuild/signature.hpp"
 #include "edgebuild/status.hpp"
 
@@ -22,7 +23,7 @@ namespace edgebuild {
 ///
 /// Move-only. A view (from_bytes) refers to the caller's memory; an owned value frees its own. Values that a run
 /// allocated must be destroyed before the Runner that made them.
-class Value {
+class EDGEBUILD_API Value {
  public:
   /// Nothing: an absent optional; as an output, "to be allocated by the backend".
   Value() noexcept;
@@ -100,7 +101,7 @@ struct ProfileEntry {
 };
 
 /// A loaded model with a pool of contexts. Any number of threads may use one Runner.
-class Runner {
+class EDGEBUILD_API Runner {
  public:
   /// Opens a bundle (a directory or an archive), checks what it is about to use against its hashes, and loads the first
   /// variant that can run here.
@@ -126,7 +127,8 @@ class Runner {
   ///
   /// @param inputs   One value per input, in signature order; not copied; must stay valid until this returns.
   /// @param outputs  One per output: bound with a capacity (shape and size are set here), or nothing (then allocated
-  ///                 by the backend).
+  ///                 by the backend). What an earlier run allocated there is released first; a sequence and a tensor of
+  ///                 strings can't be bound. An output buffer must not overlap an input.
   /// @return kInvalidArgument, naming the tensor, expected and actual, if count, dtype, rank or shape differ (outputs are
   ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kInternal if the
   ///         engine failed (the Runner stays usable).
@@ -144,7 +146,7 @@ class Runner {
 };
 
 /// edgebuild's version, e.g. "0.1.0".
-[[nodiscard]] const char* version() noexcept;
+[[nodiscard]] EDGEBUILD_API const char* version() noexcept;
 
 }  // namespace edgebuild
 

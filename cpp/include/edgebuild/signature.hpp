@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "edgebuild/backend_plugin.h"
+#include "edgebuild/export.h"
 
 namespace edgebuild {
 
@@ -20,13 +21,13 @@ namespace edgebuild {
 using DType = eb_dtype;
 
 /// The manifest's name of a dtype, e.g. "float32"; "undefined" for none. Static storage.
-[[nodiscard]] const char* dtype_name(DType dtype) noexcept;
+[[nodiscard]] EDGEBUILD_API const char* dtype_name(DType dtype) noexcept;
 /// The dtype of a manifest name; nothing if there is none.
-[[nodiscard]] std::optional<DType> dtype_from_name(std::string_view name) noexcept;
+[[nodiscard]] EDGEBUILD_API std::optional<DType> dtype_from_name(std::string_view name) noexcept;
 /// Bits of one element: 2, 4, 8 … 128; 0 for strings and undefined.
-[[nodiscard]] unsigned dtype_bits(DType dtype) noexcept;
+[[nodiscard]] EDGEBUILD_API unsigned dtype_bits(DType dtype) noexcept;
 /// Bytes of a tensor of `count` elements (packed if sub-byte; strings as eb_string); nothing on overflow.
-[[nodiscard]] std::optional<std::uint64_t> dtype_bytes(DType dtype, std::uint64_t count) noexcept;
+[[nodiscard]] EDGEBUILD_API std::optional<std::uint64_t> dtype_bytes(DType dtype, std::uint64_t count) noexcept;
 
 /// One axis: a number, a symbol shared between tensors, or unknown.
 struct Dim {
@@ -66,7 +67,7 @@ struct Signature {
 };
 
 /// A type as users write it, e.g. "float32[batch,3,224,224]".
-[[nodiscard]] std::string to_string(const TypeSpec& type);
+[[nodiscard]] EDGEBUILD_API std::string to_string(const TypeSpec& type);
 
 }  // namespace edgebuild
 

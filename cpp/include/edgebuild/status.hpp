@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "edgebuild/backend_plugin.h"
+#include "edgebuild/export.h"
 
 namespace edgebuild {
 
@@ -31,14 +32,14 @@ enum class Code : int {
 };
 
 /// The process exit code that edgerun and edgebuild use for a code. The one table (see docs/errors.md).
-[[nodiscard]] int exit_code(Code code) noexcept;
+[[nodiscard]] EDGEBUILD_API int exit_code(Code code) noexcept;
 
 /// The code's name as users see it, e.g. "corrupt bundle". Static storage.
-[[nodiscard]] const char* code_name(Code code) noexcept;
+[[nodiscard]] EDGEBUILD_API const char* code_name(Code code) noexcept;
 
 /// Success, or a code with a message: what, where, expected and got, what to do next.
 /// Success holds no memory, so that returning it costs nothing.
-class [[nodiscard]] Status {
+class [[nodiscard]] EDGEBUILD_API Status {
  public:
   Status() noexcept = default;
   Status(Code code, std::string message);

@@ -14,6 +14,7 @@
 
 extern "C" {
 const eb_backend_api* edgebuild_backend_query_onnxruntime(uint32_t host_major, uint32_t host_minor);
+const eb_backend_api* edgebuild_backend_query_reference(uint32_t host_major, uint32_t host_minor);
 }
 
 namespace edgebuild::runner {
@@ -21,6 +22,7 @@ namespace {
 
 constexpr BuiltinBackend kBuiltin[] = {
     {"onnxruntime", edgebuild_backend_query_onnxruntime},
+    {"reference", edgebuild_backend_query_reference},
 };
 
 /// Majors to ask a plugin for, only to name its version when it refuses ours.

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "bundle/bundle.hpp"
+#include "runner/access.hpp"
 #include "runner/host_api.hpp"
 #include "runner/model.hpp"
 #include "runner/requirements.hpp"
@@ -20,18 +21,20 @@ struct Runner::Impl {
   std::string engine_version;
 
   explicit Impl(bundle::Bundle opened) : bundle(std::move(opened)) {}
-  Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options,
-             runner::LoadedModel::Context& context);
+  Status run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options);
+  Status run_in(runner::LoadedModel::Context& context, std::span<const eb_value> inputs, std::span<eb_value> outputs,
+                const RunOptions& options);
 };
 
 namespace {
 
-std::span<const eb_value> raw_values(std::span<const Value> values) noexcept {
-  return {reinterpret_cast<const eb_value*>(values.data()), values.size()};
-}
-
-std::span<eb_value> raw_values(std::span<Value> values) noexcept {
-  return {reinterpret_cast<eb_value*>(values.data()), values.size()};
+/// Makes room for a new result where an earlier run left what the backend allocated then.
+void release_earlier_results(std::span<eb_value> outputs) {
+  for (eb_value& output : outputs) {
+    if (output.release == nullptr || output.byte_capacity != 0) continue;
+    output.release(&output);
+    output = Value().raw();
+  }
 }
 
 /// On CLOCK_MONOTONIC, which steady_clock is on Linux; never 0, which would mean "none".
@@ -69,39 +72,51 @@ const std::string& Runner::engine_version() const noexcept { return impl_->engin
 std::span<const PassedOver> Runner::passed_over() const noexcept { return impl_->passed_over; }
 const std::string& Runner::bundle_id() const noexcept { return impl_->bundle.id(); }
 
-Status Runner::Impl::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options,
-                         runner::LoadedModel::Context& context) {
-  const std::span<const eb_value> raw_inputs = raw_values(inputs);
-  const std::span<eb_value> raw_outputs = raw_values(outputs);
-  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_inputs(raw_inputs, context.symbols));
-  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_outputs(raw_outputs));
+Status Runner::Impl::run_in(runner::LoadedModel::Context& context, std::span<const eb_value> inputs,
+                            std::span<eb_value> outputs, const RunOptions& options) {
+  release_earlier_results(outputs);
+  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_inputs(inputs, context.symbols));
+  EDGEBUILD_RETURN_IF_ERROR(model->checker().check_outputs(outputs));
   const eb_run_options run_options = {
       .struct_size = sizeof(eb_run_options),
       .profile = options.profile ? 1u : 0u,
       .deadline_ns = options.deadline ? deadline_ns(*options.deadline) : 0,
       .device_stream = options.device_stream,
   };
-  return runner::take_status(model->api().run(context.handle, raw_inputs.data(), raw_inputs.size(), raw_outputs.data(),
-                                              raw_outputs.size(), &run_options));
+  return runner::take_status(
+      model->api().run(context.handle, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &run_options));
+}
+
+Status Runner::Impl::run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options) {
+  const runner::LogScope scope(log);
+  runner::LoadedModel::Context* context = nullptr;
+  if (options.profile) {
+    if ((model->api().features & EB_FEATURE_PROFILE) == 0) {
+      return Status(Code::kUnsupported, "the backend " + variant->backend + " can't profile");
+    }
+    const std::lock_guard lock(model->profile_mutex());
+    EDGEBUILD_RETURN_IF_ERROR(model->profile_context(&context));
+    return run_in(*context, inputs, outputs, options);
+  }
+  EDGEBUILD_RETURN_IF_ERROR(model->acquire(&context));
+  Status status = run_in(*context, inputs, outputs, options);
+  model->release(context);
+  return status;
 }
 
 Status Runner::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options) {
-  runner::LoadedModel& model = *impl_->model;
-  const runner::LogScope scope(impl_->log);
-  runner::LoadedModel::Context* context = nullptr;
-  if (options.profile) {
-    if ((model.api().features & EB_FEATURE_PROFILE) == 0) {
-      return Status(Code::kUnsupported, "the backend " + backend_name() + " can't profile");
-    }
-    const std::lock_guard lock(model.profile_mutex());
-    EDGEBUILD_RETURN_IF_ERROR(model.profile_context(&context));
-    return impl_->run(inputs, outputs, options, *context);
-  }
-  EDGEBUILD_RETURN_IF_ERROR(model.acquire(&context));
-  Status status = impl_->run(inputs, outputs, options, *context);
-  model.release(context);
-  return status;
+  // A Value is an eb_value and nothing else (asserted in value.cpp), so arrays of them are handed on as they are.
+  return impl_->run({reinterpret_cast<const eb_value*>(inputs.data()), inputs.size()},
+                    {reinterpret_cast<eb_value*>(outputs.data()), outputs.size()}, options);
 }
+
+Status RunnerAccess::run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
+                         const RunOptions& options) {
+  return runner.impl_->run(inputs, outputs, options);
+}
+
+std::uint64_t RunnerAccess::hashed_bytes(const Runner& runner) noexcept { return runner.impl_->bundle.hashed_bytes(); }
+std::uint64_t RunnerAccess::hashing_ns(const Runner& runner) noexcept { return runner.impl_->bundle.hashing_ns(); }
 
 Result<std::vector<ProfileEntry>> Runner::profile() const {
   if ((impl_->model->api().features & EB_FEATURE_PROFILE) == 0) {

@@ -1,0 +1,148 @@
+// edgebuild for C (C11): loads a bundle and runs its model. The C++ API in runner.hpp is the same.
+//
+//   eb_runner* runner = NULL;
+//   if (eb_runner_load("model.x86-64.edge", NULL, &runner) != EB_OK) { puts(eb_last_error()); return 1; }
+//   eb_value input = eb_value_view(EB_FLOAT32, shape, 4, pixels, sizeof pixels);
+//   eb_value output = eb_value_bound(scores, sizeof scores);
+//   if (eb_runner_run(runner, &input, 1, &output, 1, NULL) != EB_OK) puts(eb_last_error());
+//   eb_runner_free(runner);
+//
+// Failure: functions that can fail return an eb_code; its message is eb_last_error() of the same thread. An eb_code other
+// than EB_OK leaves every out-parameter as it was. Pointers are not NULL unless a comment allows it.
+// Threads: any function, any number of threads, at once, also on one runner; eb_runner_free alone must be the last.
+// Strings that are returned are UTF-8, NUL-terminated and owned by the library; each says how long it lives.
+// Stability: what stands here keeps its meaning within one SONAME. Structs begin with their size and grow at the end.
+
+#ifndef EDGEBUILD_EDGEBUILD_H_
+#define EDGEBUILD_EDGEBUILD_H_
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "edgebuild/backend_plugin.h"  // eb_code, eb_dtype, eb_value, eb_option, eb_io_info, eb_run_options
+#include "edgebuild/export.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// A loaded bundle.
+typedef struct eb_runner eb_runner;
+
+/// edgebuild's version, e.g. "0.1.0". Lives as long as the process.
+EDGEBUILD_API const char* eb_version(void);
+
+/// The message of this thread's last failed call; "" if none failed. Lives until the thread's next call that fails.
+EDGEBUILD_API const char* eb_last_error(void);
+
+/// A code's name, e.g. "corrupt bundle". Lives as long as the process.
+EDGEBUILD_API const char* eb_code_name(eb_code code);
+
+/// The exit code that edgebuild's own programs use for a code.
+EDGEBUILD_API int eb_exit_code(eb_code code);
+
+/// A dtype's name, e.g. "float32"; "undefined" for none. Lives as long as the process.
+EDGEBUILD_API const char* eb_dtype_name(uint32_t dtype);
+
+/// Bytes that a tensor needs, with packed sub-byte types; UINT64_MAX if dtype, rank or shape are impossible.
+EDGEBUILD_API uint64_t eb_tensor_bytes(uint32_t dtype, const int64_t* shape, size_t rank);
+
+/// How a bundle is loaded. Set it up with eb_load_options_init; every other field may then stay 0.
+typedef struct eb_load_options {
+  uint32_t struct_size;
+  uint32_t no_fallback;      ///< 1: the first variant that is asked for must run here, else EB_INCOMPATIBLE.
+  const char* backend;       ///< Only variants of this backend; NULL: any.
+  const char* variant;       ///< Only this variant; NULL: any.
+  const eb_option* options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
+  size_t option_count;
+  const char* runtime_path;  ///< Folders of external engine libraries; NULL: $EDGEBUILD_RUNTIME_PATH.
+  const char* state_dir;     ///< Where plans and tuning go; NULL: $XDG_STATE_HOME/edgebuild/<id>.
+  const char* cache_dir;     ///< Where archives are unpacked; NULL: $XDG_CACHE_HOME/edgebuild/bundles.
+  /// Hears what edgebuild and the engines say, on the thread that says it; NULL: warnings and errors go to stderr.
+  /// `message` is not NUL-terminated. Called until eb_runner_free returns.
+  void (*log)(void* user, eb_severity severity, const char* message, size_t message_size);
+  void* log_user;
+} eb_load_options;
+
+/// Sets every field to its default.
+EDGEBUILD_API void eb_load_options_init(eb_load_options* options);
+
+/// Opens a bundle (directory or archive), checks what it is about to use against its hashes, and loads the first variant
+/// that can run here.
+///
+/// @param options  NULL: the defaults. Not kept, but for `log` and `log_user`.
+/// @param out      The runner, owned by the caller, who frees it with eb_runner_free.
+/// @return EB_NOT_FOUND, EB_CORRUPT, EB_INCOMPATIBLE (with the reason for every variant), EB_USAGE (unknown backend,
+///         variant or option), EB_RESOURCE_EXHAUSTED, EB_IO.
+EDGEBUILD_API eb_code eb_runner_load(const char* path, const eb_load_options* options, eb_runner** out);
+
+/// Frees a runner. NULL is allowed. Outputs that the backend allocated must be released before.
+EDGEBUILD_API void eb_runner_free(eb_runner* runner);
+
+/// Runs one inference.
+///
+/// @param inputs   One per input, in signature order; only read; the memory must stay valid until this returns.
+/// @param outputs  One per output: eb_value_bound (dtype, shape and byte_size are set here), or eb_value_none: then the
+///                 backend allocates, and the caller calls eb_value_release. What an earlier run allocated there is
+///                 released first.
+/// @param options  NULL: the defaults.
+/// @return EB_INVALID_ARGUMENT, naming the tensor, expected and actual (outputs untouched); EB_BUFFER_TOO_SMALL, with the
+///         needed size in the output's byte_size; EB_DEADLINE_EXCEEDED; EB_INTERNAL if the engine failed (the runner
+///         stays usable).
+EDGEBUILD_API eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
+                                    size_t output_count, const eb_run_options* options);
+
+EDGEBUILD_API size_t eb_runner_input_count(const eb_runner* runner);
+EDGEBUILD_API size_t eb_runner_output_count(const eb_runner* runner);
+
+/// Describes an input or output of the signature; -1 stands for a dynamic size, rank -1 for any rank. Set
+/// `out->struct_size` first. Strings live as long as the runner.
+/// @return EB_NOT_FOUND if there is no such index.
+EDGEBUILD_API eb_code eb_runner_input(const eb_runner* runner, size_t index, eb_io_info* out);
+EDGEBUILD_API eb_code eb_runner_output(const eb_runner* runner, size_t index, eb_io_info* out);
+
+/// The type as users write it, e.g. "float32[batch,3,224,224]"; NULL if there is no such index. Lives as long as the
+/// runner.
+EDGEBUILD_API const char* eb_runner_input_type(const eb_runner* runner, size_t index);
+EDGEBUILD_API const char* eb_runner_output_type(const eb_runner* runner, size_t index);
+
+/// The symbol of an axis; NULL if it has none or there is no such axis. Lives as long as the runner.
+EDGEBUILD_API const char* eb_runner_input_symbol(const eb_runner* runner, size_t index, size_t axis);
+
+/// The range of a symbol; `max` is INT64_MAX if it has no bound. @return EB_NOT_FOUND if it has no range.
+EDGEBUILD_API eb_code eb_runner_symbol_range(const eb_runner* runner, const char* symbol, int64_t* min, int64_t* best,
+                                             int64_t* max);
+
+/// The variant that was chosen, its backend, the engine's own version, the bundle's id. Live as long as the runner.
+EDGEBUILD_API const char* eb_runner_variant(const eb_runner* runner);
+EDGEBUILD_API const char* eb_runner_backend(const eb_runner* runner);
+EDGEBUILD_API const char* eb_runner_engine_version(const eb_runner* runner);
+EDGEBUILD_API const char* eb_runner_bundle_id(const eb_runner* runner);
+
+/// Variants that were passed over, and why. Strings live as long as the runner. @return EB_NOT_FOUND beyond the count.
+EDGEBUILD_API size_t eb_runner_passed_over_count(const eb_runner* runner);
+EDGEBUILD_API eb_code eb_runner_passed_over(const eb_runner* runner, size_t index, const char** variant,
+                                            const char** reason);
+
+/// Node times collected by runs with `profile`, in the order of execution. They live until this thread's next call of this
+/// function or until the thread ends. @return EB_UNSUPPORTED if the backend can't profile.
+EDGEBUILD_API eb_code eb_runner_profile(eb_runner* runner, const eb_profile_entry** entries, size_t* count);
+
+/// Nothing: an absent optional; as an output, "to be allocated by the backend".
+EDGEBUILD_API eb_value eb_value_none(void);
+
+/// A tensor over the caller's memory, row-major. Impossible arguments give a value that eb_runner_run refuses.
+/// @param shape  `rank` sizes, copied; NULL if rank is 0.
+EDGEBUILD_API eb_value eb_value_view(uint32_t dtype, const int64_t* shape, size_t rank, const void* data, size_t bytes);
+
+/// An output over the caller's memory, `capacity` bytes.
+EDGEBUILD_API eb_value eb_value_bound(void* data, size_t capacity);
+
+/// Releases what a run allocated, and makes it eb_value_none. Safe on any value made here, and a second time.
+EDGEBUILD_API void eb_value_release(eb_value* value);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif  // EDGEBUILD_EDGEBUILD_H_

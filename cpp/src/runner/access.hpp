@@ -1,0 +1,24 @@
+// The way to a Runner's values without the class Value around them, for the C API and the bindings.
+
+#ifndef EDGEBUILD_SRC_RUNNER_ACCESS_HPP_
+#define EDGEBUILD_SRC_RUNNER_ACCESS_HPP_
+
+#include <cstdint>
+#include <span>
+
+#include "edgebuild/runner.hpp"
+
+namespace edgebuild {
+
+struct RunnerAccess {
+  /// Runner::run on plain values; the same contract.
+  static Status run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
+                    const RunOptions& options);
+  /// Bytes that were hashed so far, and the nanoseconds that it took.
+  static std::uint64_t hashed_bytes(const Runner& runner) noexcept;
+  static std::uint64_t hashing_ns(const Runner& runner) noexcept;
+};
+
+}  // namespace edgebuild
+
+#endif  // EDGEBUILD_SRC_RUNNER_ACCESS_HPP_
