@@ -30,6 +30,14 @@ enum class Kind : std::uint8_t { kNull, kBool, kInteger, kReal, kString, kArray,
 /// A parsed text. Nodes are addressed by index; node 0 is the whole.
 class Document {
  public:
+  struct Slice {
+    std::uint32_t offset;
+    std::uint32_t size;
+  };
+  struct Children {
+    std::uint32_t first;  ///< 0: none.
+    std::uint32_t count;
+  };
   struct Node {
     Kind kind = Kind::kNull;
     std::uint32_t parent = 0;
@@ -39,14 +47,8 @@ class Document {
     union {
       std::int64_t integer;  ///< Also a bool's 0 or 1.
       double real;
-      struct {
-        std::uint32_t offset;
-        std::uint32_t size;
-      } string;
-      struct {
-        std::uint32_t first;  ///< The first child; 0: none.
-        std::uint32_t count;
-      } children;
+      Slice string;
+      Children children;
     };
     Node() noexcept : integer(0) {}
   };
