@@ -1,7 +1,9 @@
 #include "arrays.hpp"
 
+#include <algorithm>
 #include <cstring>
-#include <limits>
+
+#include "packing.hpp"
 
 namespace edgerun {
 namespace {
@@ -66,27 +68,6 @@ std::string type_name(const NpyType& type) {
     default:
       return to_string(type);
   }
-}
-
-std::vector<std::byte> pack(std::span<const std::byte> elements, unsigned bits) {
-  const std::size_t per_byte = 8 / bits;
-  const unsigned mask = (1U << bits) - 1U;
-  std::vector<std::byte> packed((elements.size() + per_byte - 1) / per_byte);
-  for (std::size_t i = 0; i < elements.size(); ++i) {
-    const unsigned element = static_cast<unsigned>(elements[i]) & mask;
-    packed[i / per_byte] |= static_cast<std::byte>(element << (i % per_byte * bits));
-  }
-  return packed;
-}
-
-std::vector<std::byte> unpack(const std::byte* packed, std::size_t count, unsigned bits) {
-  const std::size_t per_byte = 8 / bits;
-  const unsigned mask = (1U << bits) - 1U;
-  std::vector<std::byte> elements(count);
-  for (std::size_t i = 0; i < count; ++i) {
-    elements[i] = static_cast<std::byte>(static_cast<unsigned>(packed[i / per_byte]) >> (i % per_byte * bits) & mask);
-  }
-  return elements;
 }
 
 void append_utf8(std::string& text, std::uint32_t point) {
@@ -269,8 +250,8 @@ NpyArray array_from_tensor(const eb_value& tensor) {
     array = array_from_strings(tensor);
   } else if (is_sub_byte(dtype)) {
     array.type = npy_type(dtype);
-    array.storage = unpack(static_cast<const std::byte*>(tensor.data),
-                           static_cast<std::size_t>(element_count(shape_of(tensor))), edgebuild::dtype_bits(dtype));
+    array.storage.resize(static_cast<std::size_t>(element_count(shape_of(tensor))));
+    unpack(static_cast<const std::byte*>(tensor.data), edgebuild::dtype_bits(dtype), array.storage);
     array.data = array.storage;
   } else {
     array.type = npy_type(dtype);

@@ -1,0 +1,73 @@
+#include <doctest/doctest.h>
+
+#include "arguments.hpp"
+
+using namespace edgerun;
+
+namespace {
+
+edgebuild::Result<Command> parse(std::vector<const char*> words) {
+  words.insert(words.begin(), "edgerun");
+  return parse_arguments(static_cast<int>(words.size()), words.data());
+}
+
+}  // namespace
+
+TEST_CASE("run takes files, shapes and options by name") {
+  auto command = parse({"run", "b.edge", "--input", "x=a=b.npy", "--input", "y=c.bin", "--shape", "y=1,3", "--outputs",
+                        "o.npz", "--option", "intra_op_threads=2", "--deadline", "1.5", "--no-fallback"});
+  REQUIRE_MESSAGE(command.ok(), command.status().message());
+  const auto& run = std::get<RunCommandOptions>(command.value());
+  CHECK(run.bundle == "b.edge");
+  CHECK(run.inputs.files.size() == 2);
+  CHECK(run.inputs.files[0] == std::pair<std::string, std::string>("x", "a=b.npy"));
+  CHECK(run.inputs.shapes.at("y") == std::vector<std::int64_t>{1, 3});
+  CHECK(run.options.at("intra_op_threads") == "2");
+  CHECK(run.deadline == 1.5);
+  CHECK(run.no_fallback);
+}
+
+TEST_CASE("the bundle may stand behind the flags") {
+  auto command = parse({"run", "--input", "x=a.npy", "--outputs", "o.npz", "b.edge"});
+  REQUIRE(command.ok());
+  CHECK(std::get<RunCommandOptions>(command.value()).bundle == "b.edge");
+}
+
+TEST_CASE("wrong command lines are usage errors") {
+  for (const auto& words : std::vector<std::vector<const char*>>{{},
+                                                                 {"fly"},
+                                                                 {"run", "b.edge"},
+                                                                 {"inspect"},
+                                                                 {"inspect", "b.edge", "--nonsense"},
+                                                                 {"run", "b", "--outputs", "o", "--input", "x"},
+                                                                 {"run", "b", "--outputs", "o", "--shape", "x=1,"},
+                                                                 {"run", "b", "--outputs", "o", "--shape", "x=-1"},
+                                                                 {"run", "b", "--outputs", "o", "--deadline", "0"},
+                                                                 {"run", "b", "--outputs", "o", "--deadline", "nan"},
+                                                                 {"bench", "b", "--concurrency", "0"},
+                                                                 {"bench", "b", "--threads", "0"},
+                                                                 {"bench", "b", "--seconds", "-1"}}) {
+    auto command = parse(words);
+    REQUIRE_FALSE(command.ok());
+    CHECK(edgebuild::exit_code(command.status().code()) == 2);
+  }
+}
+
+TEST_CASE("the version and the help are texts, within 80 columns") {
+  for (const auto& words : std::vector<std::vector<const char*>>{{"--version"},
+                                                                 {"--help"},
+                                                                 {"run", "--help"},
+                                                                 {"bench", "--help"},
+                                                                 {"verify", "--help"},
+                                                                 {"inspect", "--help"}}) {
+    auto command = parse(words);
+    REQUIRE(command.ok());
+    const std::string& text = std::get<Message>(command.value()).text;
+    CHECK_FALSE(text.empty());
+    for (std::size_t start = 0; start < text.size();) {
+      const std::size_t end = std::min(text.find('\n', start), text.size());
+      CHECK_MESSAGE(end - start <= 80, text.substr(start, end - start));
+      start = end + 1;
+    }
+  }
+}
