@@ -199,6 +199,7 @@ class PassSequence(GraphPass):
         super().__init__()
         self._name = name
         self.passes = tuple(passes)
+        self.interface_may_change = any(step.interface_may_change for step in self.passes)
 
     @property
     def name(self) -> str:
