@@ -375,3 +375,15 @@ def test_reading_never_writes_a_default_over_a_wrong_type() -> None:
     with pytest.raises(UsageError):
         table.integer("n", minimum=0, default=7)
     assert target_file.SCHEMA_VERSION == 1
+
+
+def test_the_example_of_the_page_is_a_target_that_loads(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    example = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert example is not None
+    file = tmp_path / "mybox.toml"
+    file.write_text(example[1])
+    assert len(load_target_file(file).quantization["onnxruntime"]) == 2
+    for target in FILES:
+        name = re.sub(r"raspberrypi[45]", "raspberrypi3", target.stem)  # one row for the three
+        assert f"`{name}`" in page

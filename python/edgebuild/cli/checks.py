@@ -198,7 +198,7 @@ def _cache() -> Check:
         root = Cache.default().root
     except EdgebuildError as error:
         return check("missing", error.message, error.hint or "correct the variable")
-    return _folder(root, _CACHE_MIB, check, "point EDGEBUILD_CACHE at another folder")
+    return _folder(root, _CACHE_MIB, check, "point XDG_CACHE_HOME at another folder")
 
 
 def _here() -> Check:

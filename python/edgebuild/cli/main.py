@@ -100,6 +100,10 @@ def _explain(error: click.ClickException) -> tuple[str, str | None]:
             return error.format_message().rstrip("."), hint
         kind = "argument" if isinstance(parameter, click.Argument) else "option"
         return f"missing {kind} {_parameter_name(parameter)}", hint
+    if isinstance(error, click.BadOptionUsage):
+        return _sentence(error.message.replace(f"'{error.option_name}'", error.option_name)).removeprefix(
+            "option "
+        ), hint
     if isinstance(error, click.BadParameter) and error.param is not None and context is not None:
         message = f"{_parameter_name(error.param)}: {_sentence(error.message)}"
         return message, hint

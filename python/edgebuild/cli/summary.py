@@ -1,6 +1,7 @@
 """The closing summary of a build, as lines of text."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from edgebuild.cli import output
 from edgebuild.report import BuildReport, OutputCheck
@@ -15,7 +16,7 @@ def summary(report: BuildReport, *, verbose: bool = False) -> list[str]:
         report: What the build did.
         verbose: Also every output's check and every stage's time.
     """
-    lines = ["", f"{output.style('built', fg='green', bold=True)} {output.heading(str(report.bundle))}"]
+    lines = ["", f"{output.style('built', fg='green', bold=True)} {output.heading(_shown(report.bundle))}"]
     lines += _field("model", f"{report.model}: {report.kind}")
     lines += _field("target", report.target)
     lines += _signature(report)
@@ -27,7 +28,7 @@ def summary(report: BuildReport, *, verbose: bool = False) -> list[str]:
     lines += _field("size", _sizes(report))
     lines += _field("time", _time(report, verbose=verbose))
     lines += _field("id", report.bundle_id if verbose else report.bundle_id[:16])
-    for title, items in (("Assumed", report.assumptions), ("Notes", report.notes)):
+    for title, items in (("Assumed", report.assumptions), ("Notes", _notes(report))):
         if items:
             lines += ["", output.heading(title)]
             for item in items:
@@ -117,7 +118,7 @@ def _variants(report: BuildReport) -> list[str]:
     rows: list[list[str]] = []
     original = report.original_latency_ms
     if original is not None:
-        rows.append(["original in PyTorch", "", output.milliseconds(original), "1.0x", "", "", ""])
+        rows.append(["original in PyTorch", "", output.milliseconds(original), "1.0x", "", ""])
     for variant in report.variants:
         worst = max(variant.checks, key=_badness, default=None)
         accuracy = "" if worst is None else f"{worst.max_abs_error:.1e} {'ok' if worst.passed else 'FAILED'}"
@@ -129,11 +130,26 @@ def _variants(report: BuildReport) -> list[str]:
                 "-" if variant.speed_up is None else f"{variant.speed_up:.1f}x",
                 variant.proof or "UNPROVED",
                 accuracy,
-                variant.note,
             ]
         )
-    header = ["variant", "model", "latency", "speed", "run", "worst error", "note"]
-    if not any(row[-1] for row in rows):
-        header = header[:-1]
-        rows = [row[:-1] for row in rows]
-    return output.table(header, rows, right=(1, 2, 3))
+    header = ("variant", "model", "latency", "speed", "run", "worst error")
+    lines = output.table(header, rows, right=(1, 2, 3))
+    for variant in report.variants:
+        if variant.note:
+            lines += output.wrap(f"{variant.name}: {variant.note}", "  ", "    ", output.width())
+    return lines
+
+
+def _shown(bundle: Path) -> str:
+    """The bundle's path as one would type it here."""
+    try:
+        return str(bundle.relative_to(Path.cwd()))
+    except ValueError:
+        return str(bundle)
+
+
+def _notes(report: BuildReport) -> list[str]:
+    notes = list(report.notes)
+    if not any(variant.precision == "int8" for variant in report.variants):
+        notes.append("all variants are float: INT8 needs calibration data, which this version does not take yet")
+    return notes
