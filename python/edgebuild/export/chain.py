@@ -48,21 +48,49 @@ def exporters(source: ModelSource) -> list[Exporter]:
     from edgebuild.export.exporters.dynamo import DYNAMO_OPSETS
     from edgebuild.export.exporters.torchscript import TORCHSCRIPT_OPSETS
 
+    torchscript = Exporter(name="torchscript", produce=_torchscript, opsets=TORCHSCRIPT_OPSETS)
     if isinstance(source.module, torch.jit.ScriptModule):
-        return [
+        ways = [
             Exporter(name="torch.export", produce=_interpreted, opsets=DYNAMO_OPSETS),
             Exporter(name="torch.export (TS2EP)", produce=_ts2ep, opsets=DYNAMO_OPSETS),
-            Exporter(name="torchscript", produce=_torchscript, opsets=TORCHSCRIPT_OPSETS),
         ]
-    ways = [Exporter(name="torch.export", produce=_exported, opsets=DYNAMO_OPSETS)]
-    if source.kind is not ModelKind.TORCH_EXPORT:
-        ways.append(Exporter(name="torch.export (strict)", produce=_exported_strict, opsets=DYNAMO_OPSETS))
-    ways += [
-        Exporter(name="torchscript", produce=_torchscript, opsets=TORCHSCRIPT_OPSETS),
-        Exporter(name="torch.jit.script + torch.export", produce=_scripted, opsets=DYNAMO_OPSETS),
-        Exporter(name="torch.jit.script + torchscript", produce=_scripted_torchscript, opsets=TORCHSCRIPT_OPSETS),
-    ]
-    return ways
+        last = []
+    else:
+        ways = [Exporter(name="torch.export", produce=_exported, opsets=DYNAMO_OPSETS)]
+        if source.kind is not ModelKind.TORCH_EXPORT:
+            ways.append(Exporter(name="torch.export (strict)", produce=_exported_strict, opsets=DYNAMO_OPSETS))
+        ways.append(Exporter(name="torch.jit.trace + torch.export", produce=_traced, opsets=DYNAMO_OPSETS))
+        last = [
+            Exporter(name="torch.jit.script + torch.export", produce=_scripted, opsets=DYNAMO_OPSETS),
+            Exporter(name="torch.jit.script + torchscript", produce=_scripted_torchscript, opsets=TORCHSCRIPT_OPSETS),
+        ]
+    # torch.export unrolls a recurrent layer over its steps; the TorchScript exporter writes one LSTM, GRU or RNN node, at
+    # the price of several copies of the weights in memory.
+    if _has_recurrence(source.module) and _module_bytes(source.module) < LARGE_BYTES:
+        return [torchscript, *ways, *last]
+    return [*ways, torchscript, *last]
+
+
+LARGE_BYTES = 512 << 20
+"""Weights from which on memory decides how things are done."""
+
+
+def _has_recurrence(module: Any) -> bool:
+    import torch
+
+    if isinstance(module, torch.jit.ScriptModule):
+        found = module.inlined_graph.findAllNodes
+        kinds = ("aten::lstm", "aten::gru", "aten::rnn_tanh", "aten::rnn_relu")
+        return any(found(kind, recurse=True) for kind in kinds)
+    return isinstance(module, torch.nn.Module) and any(isinstance(part, torch.nn.RNNBase) for part in module.modules())
+
+
+def _module_bytes(module: Any) -> int:
+    import torch
+
+    if isinstance(module, torch.export.ExportedProgram):
+        return sum(tensor.nbytes for tensor in module.state_dict.values())
+    return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
 def run_chain(
@@ -104,7 +132,7 @@ def run_chain(
                 judged = judge(model)
         except (EdgebuildError, MemoryError):
             raise
-        except Exception as error:  # noqa: BLE001 - exporters and models raise whatever they like
+        except Exception as error:
             from edgebuild.export.parity import DisagreementError
 
             if isinstance(error, DisagreementError):
@@ -174,21 +202,21 @@ def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildE
     )
 
 
-def _exported(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+def _exported(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
     from edgebuild.export.flat import flat_module
 
     return program_to_onnx(export_program(flat_module(source), source, strict=False), opset)
 
 
-def _exported_strict(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+def _exported_strict(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
     from edgebuild.export.flat import flat_module
 
     return program_to_onnx(export_program(flat_module(source), source, strict=True), opset)
 
 
-def _interpreted(source: ModelSource, opset: int, scratch: Path, script: Any = None) -> ir.Model:  # noqa: ARG001
+def _interpreted(source: ModelSource, opset: int, scratch: Path, script: Any = None) -> ir.Model:
     from edgebuild.export.exporters.dynamo import export_program, program_to_onnx
     from edgebuild.export.flat import flat_module
     from edgebuild.export.rewrites.interpreter import ScriptInterpreter
@@ -198,7 +226,7 @@ def _interpreted(source: ModelSource, opset: int, scratch: Path, script: Any = N
     return program_to_onnx(program, opset)
 
 
-def _ts2ep(source: ModelSource, opset: int, scratch: Path) -> ir.Model:  # noqa: ARG001
+def _ts2ep(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     from edgebuild.export.exporters.dynamo import program_to_onnx
     from edgebuild.export.exporters.ts2ep import convert_script
 
@@ -210,6 +238,25 @@ def _torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     from edgebuild.export.flat import flat_module
 
     return export_torchscript(flat_module(source), source, opset, scratch)
+
+
+def _traced(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    """Decisions on values are taken as the sample has them; parity on the other samples shows whether that is right."""
+    import torch
+
+    from edgebuild.export.arrays import to_torch
+    from edgebuild.export.exporters.dynamo import choose_sample, export_program, program_to_onnx
+    from edgebuild.export.flat import FlatModule, flat_module
+    from edgebuild.export.rewrites.interpreter import ScriptInterpreter
+    from edgebuild.model.source import TensorArgument
+
+    sample = choose_sample(source)
+    tensors = tuple(to_torch(sample[spec.name]) for spec in source.inputs)
+    with torch.no_grad():
+        traced = torch.jit.trace(flat_module(source), tensors, check_trace=False)
+    plain = tuple(TensorArgument(index=index) for index in range(len(tensors)))
+    program = export_program(FlatModule(ScriptInterpreter(traced), plain, {}), source, strict=False)
+    return program_to_onnx(program, opset)
 
 
 def _scripted(source: ModelSource, opset: int, scratch: Path) -> ir.Model:

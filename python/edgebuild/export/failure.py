@@ -2,7 +2,9 @@
 
 import re
 
-_OPERATOR = re.compile(r"(?<![\w.])((?:aten|prim|torchvision|quantized|prims|onnx|torch_scatter|_caffe2)(?:::|\.)[A-Za-z_]\w*)")
+_OPERATOR = re.compile(
+    r"(?<![\w.])((?:aten|prim|torchvision|quantized|prims|onnx|torch_scatter|_caffe2)(?:::|\.)[A-Za-z_]\w*)"
+)
 _FILE_LINE = re.compile(r'File "([^"]+)", line (\d+)(?:, in (\w+))?')
 _ANSI = re.compile(r"\x1b\[[0-9;]*m|\[\d+m")
 _LIBRARY = (

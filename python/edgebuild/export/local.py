@@ -13,7 +13,7 @@ from edgebuild.model.request import ModelRequest
 
 
 @contextlib.contextmanager
-def _settled(seed: int) -> Iterator[None]:
+def settled(seed: int) -> Iterator[None]:
     """One thread, fixed seeds, no autograd, torch's chatter off; what was changed is put back."""
     import torch
 
@@ -44,7 +44,7 @@ def export_here(
         EdgebuildError: As ``load`` and ``export_source`` say.
     """
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
-    with _settled(request.seed):
+    with settled(request.seed):
         from edgebuild.export.stage import export_source
         from edgebuild.model.load import load
 

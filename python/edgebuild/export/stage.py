@@ -14,7 +14,7 @@ import onnx_ir as ir
 from edgebuild.errors import GateError, ModelError
 from edgebuild.export import parity as parity_module
 from edgebuild.export.arrays import Array, dtype_name, is_float, raw_bits, to_numpy
-from edgebuild.export.chain import Judged, run_chain
+from edgebuild.export.chain import LARGE_BYTES, Judged, run_chain
 from edgebuild.export.finish import finish
 from edgebuild.export.outputs import output_names, output_specs
 from edgebuild.export.parity import DisagreementError, EngineModel, check_parity, derive_tolerances, explain
@@ -26,9 +26,6 @@ from edgebuild.model.signature import DTYPES, Signature
 from edgebuild.model.source import Inputs, ModelKind, ModelSource
 
 Progress = Callable[[str], None]
-
-LARGE_BYTES = 512 << 20
-"""From here on the engine maps the weights from a data file instead of reading them a second time."""
 
 
 def export_source(source: ModelSource, request: ModelRequest, directory: Path, progress: Progress) -> ExportedModel:
@@ -129,6 +126,7 @@ class _Judge:
         write_onnx(model, path)
         self._progress("checking parity")
         size = weight_bytes(model)
+        # The engine maps weights from a data file; from one file it would read them a second time.
         if LARGE_BYTES <= size < EXTERNAL_FROM_BYTES:
             with tempfile.TemporaryDirectory(dir=self._directory, prefix=".parity-") as folder:
                 mapped = Path(folder) / "model.onnx"

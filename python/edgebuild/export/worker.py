@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
-    except Exception as problem:  # noqa: BLE001 - a bug of ours must cross too
+    except Exception as problem:
         traceback.print_exc()
         text = str(problem).strip().splitlines()
         internal = InternalError(

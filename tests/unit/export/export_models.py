@@ -170,7 +170,9 @@ case("conv_same_padding", floats(1, 3, 15, 14))(lambda: nn.Conv2d(3, 4, (4, 3), 
 case("conv_transpose", floats(1, 3, 9, 9))(lambda: nn.ConvTranspose2d(3, 4, 3, stride=2, padding=1, output_padding=1))
 case("conv3d_groups", floats(1, 4, 5, 6, 7))(lambda: nn.Conv3d(4, 8, 3, groups=2))
 case("conv1d_reflect", floats(1, 3, 20))(lambda: nn.Conv1d(3, 4, 5, padding=2, padding_mode="reflect"))
-case("norms", floats(2, 6, 8, 8))(lambda: nn.Sequential(nn.GroupNorm(3, 6), nn.InstanceNorm2d(6, affine=True), nn.SiLU()))
+case("norms", floats(2, 6, 8, 8))(
+    lambda: nn.Sequential(nn.GroupNorm(3, 6), nn.InstanceNorm2d(6, affine=True), nn.SiLU())
+)
 case("rms_norm", floats(2, 5, 16))(lambda: nn.RMSNorm(16))
 case("pixel_shuffle", floats(1, 8, 6, 6))(lambda: nn.Sequential(nn.PixelShuffle(2), nn.PixelUnshuffle(3)))
 case("upsample_bilinear", floats(1, 3, 7, 9))(lambda: nn.Upsample(scale_factor=2.0, mode="bilinear"))
@@ -178,7 +180,9 @@ case("upsample_bicubic", floats(1, 3, 7, 9))(lambda: nn.Upsample(size=(13, 20), 
 case("upsample_nearest_exact", floats(1, 3, 7, 9))(lambda: nn.Upsample(size=(10, 12), mode="nearest-exact"))
 case("unfold_fold", floats(1, 3, 8, 8))(lambda: nn.Sequential(nn.Unfold(3, padding=1), nn.Fold((8, 8), 3, padding=1)))
 case("prelu_and_friends", floats(2, 4, 5))(
-    lambda: nn.Sequential(nn.PReLU(4), nn.Hardswish(), nn.Mish(), nn.GELU("tanh"), nn.Softplus(), nn.CELU(), nn.Hardsigmoid())
+    lambda: nn.Sequential(
+        nn.PReLU(4), nn.Hardswish(), nn.Mish(), nn.GELU("tanh"), nn.Softplus(), nn.CELU(), nn.Hardsigmoid()
+    )
 )
 
 

@@ -40,7 +40,8 @@ def make_source(
         ValueSpec(
             name=names[i],
             type=TensorType(
-                dtype=array.dtype.name, shape=tuple(dynamic.get((i, axis), size) for axis, size in enumerate(array.shape))
+                dtype=array.dtype.name,
+                shape=tuple(dynamic.get((i, axis), size) for axis, size in enumerate(array.shape)),
             ),
         )
         for i, array in enumerate(arrays[0])

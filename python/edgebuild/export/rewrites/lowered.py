@@ -4,11 +4,13 @@ Each function takes what the ATen operator takes. ``LOWERED`` is used by the Tor
 a program that torch.export made.
 """
 
+import math
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - its usual name
+import torch.nn.functional as F
 
 
 def pooling_bins(size: int, bins: int) -> list[tuple[int, int]]:
@@ -69,7 +71,9 @@ def adaptive_max_pool(x: torch.Tensor, output_size: Sequence[int], rank: int) ->
         for start, end in spans:
             top, at = x.narrow(axis, start, end - start).max(dim=axis, keepdim=True)
             place = at + start
-            if offsets is not None:  # an axis that was pooled before is slower: its positions count in steps of this size
+            if (
+                offsets is not None
+            ):  # an axis that was pooled before is slower: its positions count in steps of this size
                 place = place + offsets.narrow(axis, start, end - start).gather(axis, at) * size
             parts.append(top)
             places.append(place)
@@ -173,6 +177,63 @@ def convolution_mode(
     return _CONVOLUTIONS[rank](x, weight, bias, stride, 0, dilation, groups)
 
 
+def median(x: torch.Tensor, dim: int, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """``aten::median.dim``: the lower of the middle elements, by sorting."""
+    return kth_value(x, (x.shape[dim] + 1) // 2, dim, keepdim)
+
+
+def kth_value(x: torch.Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+    """``aten::kthvalue``: the k-th smallest element, counted from 1, by sorting."""
+    values, places = torch.sort(x, dim=dim)
+    chosen, where = values.narrow(dim, k - 1, 1), places.narrow(dim, k - 1, 1)
+    return (chosen, where) if keepdim else (chosen.squeeze(dim), where.squeeze(dim))
+
+
+def upsample_nearest_exact(
+    x: torch.Tensor, output_size: Sequence[int] | None, scales: Sequence[float] | None
+) -> torch.Tensor:
+    """``aten::_upsample_nearest_exact``: output i takes input floor((i + 0.5) * scale), by a constant index for each axis."""
+    rank = x.dim() - 2
+    for number in range(rank):
+        axis = number + 2
+        size = _fixed(x.shape[axis], "nearest-exact resizing")
+        factor = None if scales is None else scales[number]
+        bins = int(size * factor) if output_size is None and factor is not None else int(output_size[number])  # type: ignore[index]
+        step = 1.0 / factor if factor is not None else size / bins
+        # in float32, as ATen computes it
+        places = [min(math.floor(_float32(_float32(i + 0.5) * _float32(step))), size - 1) for i in range(bins)]
+        x = x.index_select(axis, torch.tensor(places))
+    return x
+
+
+def _float32(value: float) -> float:
+    return float(struct.unpack("f", struct.pack("f", value))[0])
+
+
+def _nearest_exact_scales(x: torch.Tensor, output_size: Any, *scales: Any) -> torch.Tensor:
+    """Both overloads: (x, size, scale of each axis) and (x, size or None, list of scales)."""
+    if len(scales) == 1 and isinstance(scales[0], (list, tuple)):
+        return upsample_nearest_exact(x, output_size, list(scales[0]))
+    known = [scale for scale in scales if scale is not None]
+    return upsample_nearest_exact(x, output_size, known if len(known) == x.dim() - 2 else None)
+
+
+def pairwise_distance(
+    a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
+) -> torch.Tensor:
+    """``aten::cdist`` of ``(..., P, M)`` and ``(..., R, M)`` from differences, as exact as the original for any p."""
+    difference = (a.unsqueeze(-2) - b.unsqueeze(-3)).abs()
+    if p == 0:
+        return (difference != 0).to(a.dtype).sum(-1)
+    if p == math.inf:
+        return difference.amax(-1)
+    if p == 1:
+        return difference.sum(-1)
+    if p == 2:
+        return (difference * difference).sum(-1).sqrt()
+    return difference.pow(p).sum(-1).pow(1.0 / p)
+
+
 LOWERED: dict[str, Callable[..., Any]] = {
     "aten::adaptive_avg_pool1d": lambda x, size: adaptive_avg_pool(x, size, 1),
     "aten::adaptive_avg_pool2d": lambda x, size: adaptive_avg_pool(x, size, 2),
@@ -184,6 +245,13 @@ LOWERED: dict[str, Callable[..., Any]] = {
     "aten::adaptive_max_pool3d": lambda x, size: adaptive_max_pool(x, size, 3),
     "aten::_convolution": convolution,
     "aten::_convolution_mode": convolution_mode,
+    "aten::median": lambda x, *args: median(x, *args) if args else median(x.flatten(), 0)[0],
+    "aten::kthvalue": kth_value,
+    "aten::cdist": pairwise_distance,
+    "aten::_cdist_forward": pairwise_distance,
+    "aten::_upsample_nearest_exact1d": _nearest_exact_scales,
+    "aten::_upsample_nearest_exact2d": _nearest_exact_scales,
+    "aten::_upsample_nearest_exact3d": _nearest_exact_scales,
     "aten::_native_multi_head_attention": native_multi_head_attention,
     "aten::_transformer_encoder_layer_fwd": transformer_encoder_layer,
 }

@@ -128,7 +128,7 @@ def _same(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("prim::unchecked_unwrap_optional", "aten::_unwrap_optional")
-def _unwrap(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _unwrap(node: Any, inputs: list[Any]) -> Any:
     if inputs[0] is None:
         message = "None where a value is needed"
         raise ValueError(message)
@@ -147,7 +147,7 @@ def _int(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("aten::Float", "aten::FloatImplicit")
-def _float(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _float(node: Any, inputs: list[Any]) -> Any:
     value = inputs[0]
     if isinstance(value, torch.Tensor):
         return value.item()
@@ -155,12 +155,12 @@ def _float(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
 
 
 @_handles("aten::Bool")
-def _bool(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _bool(node: Any, inputs: list[Any]) -> Any:
     return bool(inputs[0])
 
 
 @_handles("prim::ListConstruct")
-def _list(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _list(node: Any, inputs: list[Any]) -> Any:
     return list(inputs)
 
 
@@ -172,7 +172,7 @@ def _tuple(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("prim::DictConstruct")
-def _dict(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _dict(node: Any, inputs: list[Any]) -> Any:
     return dict(zip(inputs[::2], inputs[1::2], strict=True))
 
 
@@ -183,7 +183,7 @@ def _unpack(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("prim::TupleIndex")
-def _tuple_index(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _tuple_index(node: Any, inputs: list[Any]) -> Any:
     return inputs[0][inputs[1]]
 
 
@@ -193,19 +193,19 @@ def _tuple_slice(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("prim::dtype")
-def _dtype(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _dtype(node: Any, inputs: list[Any]) -> Any:
     if is_number(inputs[0]):
         return DTYPES.index(torch.int64 if isinstance(inputs[0], (int, torch.SymInt)) else torch.float64)
     return DTYPES.index(inputs[0].dtype)
 
 
 @_handles("prim::device")
-def _device(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _device(node: Any, inputs: list[Any]) -> Any:
     return torch.device("cpu")
 
 
 @_handles("prim::layout")
-def _layout(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _layout(node: Any, inputs: list[Any]) -> Any:
     return 0
 
 
@@ -213,28 +213,28 @@ def _layout(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
     "prim::is_cuda", "prim::is_mkldnn", "prim::is_quantized", "prim::is_sparse", "prim::requires_grad", "prim::is_meta",
     "prim::is_mps", "prim::is_xpu", "prim::is_vulkan", "prim::is_nested",
 )  # fmt: skip
-def _never(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _never(node: Any, inputs: list[Any]) -> Any:
     return False
 
 
 @_handles("prim::Print", "aten::warn", "aten::manual_seed", "aten::_assert_async")
-def _nothing(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _nothing(node: Any, inputs: list[Any]) -> Any:
     return None
 
 
 @_handles("prim::Uninitialized", "prim::AutogradZero")
-def _none(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _none(node: Any, inputs: list[Any]) -> Any:
     return None
 
 
 @_handles("prim::RaiseException")
-def _raise(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _raise(node: Any, inputs: list[Any]) -> Any:
     message = f"the model raises: {inputs[0]}"
     raise ValueError(message)
 
 
 @_handles("prim::isinstance")
-def _isinstance(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _isinstance(node: Any, inputs: list[Any]) -> Any:
     message = "a type test at run time"
     raise NotImplementedError(message)
 
@@ -250,39 +250,39 @@ def _extreme(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("aten::size")
-def _size(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _size(node: Any, inputs: list[Any]) -> Any:
     if is_number(inputs[0]):
         return []
     return list(inputs[0].shape) if len(inputs) == 1 else inputs[0].shape[inputs[1]]
 
 
 @_handles("aten::dim")
-def _dim(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _dim(node: Any, inputs: list[Any]) -> Any:
     return 0 if is_number(inputs[0]) else inputs[0].dim()
 
 
 @_handles("aten::numel")
-def _numel(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _numel(node: Any, inputs: list[Any]) -> Any:
     return 1 if is_number(inputs[0]) else inputs[0].numel()
 
 
 @_handles("prim::shape")
-def _shape(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _shape(node: Any, inputs: list[Any]) -> Any:
     return list(inputs[0].shape)
 
 
 @_handles("prim::data")
-def _data(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _data(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].detach()
 
 
 @_handles("aten::len")
-def _len(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _len(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].shape[0] if isinstance(inputs[0], torch.Tensor) else len(inputs[0])
 
 
 @_handles("aten::__range_length")
-def _range_length(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _range_length(node: Any, inputs: list[Any]) -> Any:
     low, high, step = inputs
     if isinstance(low, int) and isinstance(high, int):
         return len(range(low, high, step))
@@ -290,55 +290,55 @@ def _range_length(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
 
 
 @_handles("aten::__derive_index")
-def _derive_index(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _derive_index(node: Any, inputs: list[Any]) -> Any:
     return inputs[1] + inputs[0] * inputs[2]
 
 
 @_handles("aten::__is__")
-def _is(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _is(node: Any, inputs: list[Any]) -> Any:
     return inputs[0] is inputs[1]
 
 
 @_handles("aten::__isnot__")
-def _is_not(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _is_not(node: Any, inputs: list[Any]) -> Any:
     return inputs[0] is not inputs[1]
 
 
 @_handles("aten::__contains__")
-def _contains(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _contains(node: Any, inputs: list[Any]) -> Any:
     return inputs[1] in inputs[0]
 
 
 @_handles("aten::__getitem__")
-def _getitem(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _getitem(node: Any, inputs: list[Any]) -> Any:
     key = inputs[1]
     return inputs[0][key]
 
 
 @_handles("aten::_set_item")
-def _set_item(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _set_item(node: Any, inputs: list[Any]) -> Any:
     inputs[0][inputs[1]] = inputs[2]
     return inputs[0]
 
 
 @_handles("aten::append")
-def _append(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _append(node: Any, inputs: list[Any]) -> Any:
     inputs[0].append(inputs[1])
     return inputs[0]
 
 
 @_handles("aten::extend")
-def _extend(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _extend(node: Any, inputs: list[Any]) -> Any:
     inputs[0].extend(inputs[1])
 
 
 @_handles("aten::insert")
-def _insert(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _insert(node: Any, inputs: list[Any]) -> Any:
     inputs[0].insert(inputs[1], inputs[2])
 
 
 @_handles("aten::pop")
-def _pop(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _pop(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].pop(*inputs[1:])
 
 
@@ -348,22 +348,22 @@ def _views(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("aten::get")
-def _get(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _get(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].get(*inputs[1:])
 
 
 @_handles("aten::dict")
-def _make_dict(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _make_dict(node: Any, inputs: list[Any]) -> Any:
     return dict(*inputs)
 
 
 @_handles("aten::list", "aten::copy")
-def _copy(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _copy(node: Any, inputs: list[Any]) -> Any:
     return NotImplemented if isinstance(inputs[0], torch.Tensor) else type(inputs[0])(inputs[0])
 
 
 @_handles("aten::reverse")
-def _reverse(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _reverse(node: Any, inputs: list[Any]) -> Any:
     inputs[0].reverse()
 
 
@@ -373,19 +373,19 @@ def _format(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("aten::add", "aten::add_")
-def _add_lists(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _add_lists(node: Any, inputs: list[Any]) -> Any:
     if isinstance(inputs[0], (list, str)):
         return inputs[0] + inputs[1]
     return NotImplemented
 
 
 @_handles("aten::mul")
-def _repeat_list(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _repeat_list(node: Any, inputs: list[Any]) -> Any:
     return inputs[0] * inputs[1] if isinstance(inputs[0], list) else NotImplemented
 
 
 @_handles("aten::slice")
-def _slice_list(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _slice_list(node: Any, inputs: list[Any]) -> Any:
     return inputs[0][inputs[1] : inputs[2] : inputs[3]] if isinstance(inputs[0], (list, str)) else NotImplemented
 
 
@@ -397,18 +397,20 @@ def _equal(node: Any, inputs: list[Any]) -> Any:
 
 
 @_handles("aten::__not__")
-def _not(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _not(node: Any, inputs: list[Any]) -> Any:
     return not inputs[0]
 
 
 @_handles("aten::tensor", "aten::as_tensor")
-def _tensor(node: Any, inputs: list[Any]) -> Any:  # noqa: ARG001
+def _tensor(node: Any, inputs: list[Any]) -> Any:
     value, dtype = inputs[0], inputs[1] if len(inputs) > 1 else None
     kind = DTYPES[dtype] if isinstance(dtype, int) else dtype
     if isinstance(value, torch.Tensor):
         return value if kind is None else value.to(kind)
     if isinstance(value, list) and any(isinstance(item, (torch.SymInt, torch.Tensor)) for item in value):
-        items = [item if isinstance(item, torch.Tensor) else torch.scalar_tensor(item, dtype=torch.int64) for item in value]
+        items = [
+            item if isinstance(item, torch.Tensor) else torch.scalar_tensor(item, dtype=torch.int64) for item in value
+        ]
         stacked = torch.stack(items)
         return stacked if kind is None else stacked.to(kind)
     if isinstance(value, (torch.SymInt, torch.SymFloat)):

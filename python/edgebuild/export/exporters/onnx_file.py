@@ -1,0 +1,60 @@
+"""An ONNX file that comes in: nothing to export; names and order stay, and what points to the file's folder is taken in."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+
+from edgebuild.errors import IncompatibleError, ModelError
+from edgebuild.export.chain import Judged
+from edgebuild.export.finish import strip_traces
+from edgebuild.model.source import ModelSource
+
+OPSET_MIN = 7
+"""Oldest opset that is taken; the graph stage raises it."""
+
+
+def read_onnx(path: Path) -> ir.Model:
+    """The checked model; external data must lie in the file's own folder.
+
+    Raises:
+        ModelError: Not valid ONNX, or its external data is outside the folder or missing.
+        IncompatibleError: Its opset is older than 7.
+    """
+    try:
+        onnx.checker.check_model(str(path))
+    except onnx.checker.ValidationError as error:
+        text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        message = f"{path.name} is not valid ONNX: {text}"
+        raise ModelError(message, hint="export it again, or run onnx.checker on it for the details") from None
+    model = ir.load(path)
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor):
+                _check_location(path, str(tensor.location))
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 0))
+    if opset < OPSET_MIN:
+        message = f"{path.name} has opset {opset}, the oldest that is taken is {OPSET_MIN}"
+        raise IncompatibleError(message, hint="raise it with onnx.version_converter, or export the model again")
+    return model
+
+
+def _check_location(path: Path, location: str) -> None:
+    folder = path.parent.resolve()
+    target = (folder / location).resolve()
+    if folder not in target.parents:
+        message = f"{path.name} refers to external data outside its folder: {location}"
+        raise ModelError(message, hint="put the data file beside the model and refer to it by its name")
+    if not target.is_file():
+        message = f"external data of {path.name} is missing: {location}"
+        raise ModelError(message, hint="copy the data file beside the model")
+
+
+def take_over(source: ModelSource, judge: Callable[..., Judged]) -> Judged:
+    """The file's graph, written into the result's folder and compared with itself in ONNX Runtime."""
+    assert source.onnx_path is not None
+    model = read_onnx(Path(source.onnx_path))
+    strip_traces(model)
+    return judge(model, rename=False)
