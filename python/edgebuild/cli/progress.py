@@ -112,6 +112,7 @@ def _bars() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
+    from rich.table import Column
 
     class BarOnceKnown(BarColumn):
         """A bar as soon as there is something to fill it with; until then the spinner says enough."""
@@ -125,7 +126,7 @@ def _bars() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[name]}", style="bold", markup=False),
-        TextColumn("{task.description}", markup=False),
+        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
         BarOnceKnown(bar_width=24),
         TextColumn("{task.fields[counter]}", markup=False),
         TimeElapsedColumn(),
