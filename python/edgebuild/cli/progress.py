@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from rich.progress_bar import ProgressBar
 
 _NAME_WIDTH = 10
+_BAR_WIDTH = 16
+# Columns of the live line beside the detail: spinner, name, time and the gaps; and once there are counts, bar and counter.
+_FIXED_WIDTH = 1 + _NAME_WIDTH + 7 + 6
+_COUNTED_WIDTH = _FIXED_WIDTH + _BAR_WIDTH + 22
 
 
 @contextmanager
@@ -70,12 +74,16 @@ class BarProgress:
     def stage(self, name: str, detail: str = "") -> None:
         if self._task is not None and self._stage[0] == name:  # the same stage goes on to its next step
             self._stage = (name, detail)
-            self._display.update(self._task, description=detail, completed=0, total=None, counter="")
+            self._display.update(
+                self._task, description=self._fit(detail, _FIXED_WIDTH), completed=0, total=None, counter=""
+            )
             return
         self.finish()
         self._stage = (name, detail)
         self._began = time.monotonic()
-        self._task = self._display.add_task(detail, total=None, name=f"{name:<{_NAME_WIDTH}}", counter="")
+        self._task = self._display.add_task(
+            self._fit(detail, _FIXED_WIDTH), total=None, name=f"{name:<{_NAME_WIDTH}}", counter=""
+        )
 
     def advance(self, done: int, total: int, unit: str) -> None:
         if self._task is None:
@@ -84,12 +92,23 @@ class BarProgress:
             counter = output.size_text(done) + (f" of {output.size_text(total)}" if total else "")
         else:
             counter = f"{done} of {total} {unit}" if total else f"{done} {unit}"
-        self._display.update(self._task, completed=done, total=total or None, counter=counter)
+        self._display.update(
+            self._task,
+            completed=done,
+            total=total or None,
+            counter=counter,
+            description=self._fit(self._stage[1], _COUNTED_WIDTH),
+        )
 
     def note(self, message: str) -> None:
         from rich.text import Text
 
         self._display.console.print(Text.assemble(("note: ", "cyan"), message))
+
+    def _fit(self, detail: str, taken: int) -> str:
+        """The detail cut so that the live line stays one line: a second one would be left behind on the screen."""
+        room = max(8, self._display.console.width - taken)
+        return detail if len(detail) <= room else f"{detail[: room - 3]}..."
 
     def finish(self, *, failed: bool = False) -> None:
         """Leaves a line for the stage that ran. ``failed``: it did not get to its end."""
@@ -112,7 +131,6 @@ def _bars() -> Iterator[Progress]:
     from rich.console import Console
     from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress
-    from rich.table import Column
 
     class BarOnceKnown(BarColumn):
         """A bar as soon as there is something to fill it with; until then the spinner says enough."""
@@ -126,8 +144,8 @@ def _bars() -> Iterator[Progress]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.fields[name]}", style="bold", markup=False),
-        TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, overflow="ellipsis")),
-        BarOnceKnown(bar_width=24),
+        TextColumn("{task.description}", markup=False),
+        BarOnceKnown(bar_width=_BAR_WIDTH),
         TextColumn("{task.fields[counter]}", markup=False),
         TimeElapsedColumn(),
     )
