@@ -22,6 +22,7 @@ class Demand:
         limit: Integers must be below this (rows of an embedding).
         product: Axis -> size of that axis after a flatten whose extent on this side is not known.
         reason: Where it comes from, for the announcement.
+        scaled: The values are divided by 255 on the way: bytes of an image, if they are converted before.
         weak: Only a hint, e.g. from an operand of the same shape.
     """
 
@@ -34,6 +35,7 @@ class Demand:
     limit: int | None = None
     product: int | None = None
     reason: str = ""
+    scaled: bool = False
     weak: bool = False
 
     def axes(self, move: Callable[[int], int | None], rank: int | None, min_rank: int = 0) -> "Demand":
@@ -69,7 +71,17 @@ def same(demand: Demand) -> Demand | None:
 
 def retyped(demand: Demand) -> Demand | None:
     """A conversion: shape stays, the element type on the other side is free."""
-    return replace(demand, dtype=None)
+    return replace(demand, dtype="uint8" if demand.scaled else None)
+
+
+def scaled(demand: Demand) -> Demand | None:
+    """A division by 255."""
+    return replace(demand, scaled=True)
+
+
+def joined(demand: Demand) -> Demand | None:
+    """``cat``: each part has at most the sizes of the whole; trying finds out how much less."""
+    return replace(demand, weak=True)
 
 
 def permuted(order: list[int]) -> Carry:
@@ -120,7 +132,7 @@ def removed(axis: int, size: int | None, at_least: int = 1) -> Carry:
     def carry(demand: Demand) -> Demand | None:
         if demand.rank is None and axis >= 0:
             moved = demand.axes(lambda a: a, None, max(axis + 1, demand.min_rank + 1))
-            if axis == 1 and set(demand.sizes) <= {-1}:  # x[:, t] before a linear layer: (batch, sequence, features)
+            if axis == 1 and set(demand.sizes) == {-1}:  # x[:, t] before a linear layer: (batch, sequence, features)
                 moved = demand.ranked(2).axes(lambda a: a + 1 if a >= axis else a, 3)
         elif demand.rank is None:
             moved = demand.axes(lambda a: a - 1 if a <= axis else a, None)
@@ -163,7 +175,7 @@ def flattened(demand: Demand) -> Demand | None:
     features = demand.sizes.get(-1)
     if features is None and demand.rank is not None:
         features = demand.sizes.get(demand.rank - 1)
-    return Demand(product=features, dtype=demand.dtype, limit=demand.limit, reason=demand.reason)
+    return Demand(product=features, dtype=demand.dtype, scaled=demand.scaled, limit=demand.limit, reason=demand.reason)
 
 
 def unspaced(demand: Demand) -> Demand | None:

@@ -100,7 +100,9 @@ def make(request: ModelRequest) -> tuple[Any, str]:
             raise ModelError(msg, hint="run from the folder that holds it, or install it") from None
         except Exception as error:  # the user's code may raise anything
             msg = f"--model {text}: importing {package} failed: {type(error).__name__}: {last_line(error)}"
-            raise ModelError(msg, hint="fix the module; python -c 'import " + package + "' shows the whole error") from None
+            raise ModelError(
+                msg, hint="fix the module; python -c 'import " + package + "' shows the whole error"
+            ) from None
         for part in attribute.split("."):
             if not hasattr(found, part):
                 names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
@@ -117,7 +119,9 @@ def make(request: ModelRequest) -> tuple[Any, str]:
                 made = found()
             except Exception as error:  # as above
                 msg = f"--model {text}: the factory failed: {type(error).__name__}: {last_line(error)}"
-                raise ModelError(msg, hint="a factory takes no arguments; bind them in a function of your own") from None
+                raise ModelError(
+                    msg, hint="a factory takes no arguments; bind them in a function of your own"
+                ) from None
     if not isinstance(made, torch.nn.Module):
         msg = f"--model {text}: expected an nn.Module from the factory, got {_article(made)}"
         raise ModelError(msg, hint="return the module itself")
@@ -147,7 +151,9 @@ def load_state_dict(path: Path, request: ModelRequest) -> ModelSource:
 
     if request.factory is None:
         msg = f"{path}: a state_dict, that is weights without a model"
-        raise ModelError(msg, hint=f"say which model they belong to: edgebuild {path.name} --model package.module:factory")
+        raise ModelError(
+            msg, hint=f"say which model they belong to: edgebuild {path.name} --model package.module:factory"
+        )
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
@@ -175,7 +181,9 @@ def _with_weights(path: Path, data: Any, request: ModelRequest) -> ModelSource:
                 break
     missing, unexpected = sorted(want - have), sorted(have - want)
     if missing or unexpected:
-        parts = [f"{len(n)} {what} ({_short(n)})" for what, n in (("missing", missing), ("unexpected", unexpected)) if n]
+        parts = [
+            f"{len(n)} {what} ({_short(n)})" for what, n in (("missing", missing), ("unexpected", unexpected)) if n
+        ]
         msg = f"{path}: the weights do not fit {request.factory}: {' and '.join(parts)}"
         raise ModelError(msg, hint="use the factory with which they were trained")
     try:
@@ -221,7 +229,10 @@ def load_pickle(path: Path, request: ModelRequest, identity: FileIdentity) -> Mo
     if not request.trust:
         what = _short(identity.classes) if identity.classes else "nothing by name"
         msg = f"{path}: {identity.description}; loading it runs code (it imports {what})"
-        raise ModelError(msg, hint="if you trust its origin, add --trust-model; better: save it with torch.jit.save or torch.export.save")
+        raise ModelError(
+            msg,
+            hint="if you trust its origin, add --trust-model; better: save it with torch.jit.save or torch.export.save",
+        )
     try:
         with _searching(request.search_path):
             data = torch.load(path, map_location="cpu", weights_only=False)

@@ -178,7 +178,9 @@ def _dim(
         return size
     expression = size.node.expr
     best = int(example.shape[axis]) if example is not None else None
-    if not expression.is_Symbol:  # such as 2*s0: fixed to what it was exported with, as one symbol stands for one number
+    if (
+        not expression.is_Symbol
+    ):  # such as 2*s0: fixed to what it was exported with, as one symbol stands for one number
         return best
     key = str(expression)
     if key not in labels:

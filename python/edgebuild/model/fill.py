@@ -9,6 +9,7 @@ from edgebuild.model.values import FLOATS, numpy_dtype
 
 
 def is_mask(name: str) -> bool:
+    """Whether an input of that name says what is attended to."""
     return "mask" in name.lower()
 
 
@@ -18,6 +19,7 @@ def is_padding_mask(name: str) -> bool:
 
 
 def is_lengths(name: str, dtype: str) -> bool:
+    """Whether an integer input of that name holds the lengths of sequences."""
     return bool(re.search(r"len(s|gths?)?(_|$|\d)", name.lower())) and dtype in ("int64", "int32", "int16")
 
 

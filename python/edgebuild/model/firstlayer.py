@@ -21,7 +21,9 @@ def _demand(name: str, part: Any) -> Demand | None:
     from torch import nn
 
     label = f"{name}.weight" if name else "weight"
-    if isinstance(part, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+    if isinstance(
+        part, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
+    ):
         rank = part.weight.ndim
         roles = {0: "batch", **dict.fromkeys(range(2, rank), "space" if rank > 3 else "length")}
         if rank == 5:
@@ -41,7 +43,9 @@ def _demand(name: str, part: Any) -> Demand | None:
     if isinstance(part, nn.LSTM | nn.GRU | nn.RNN):
         roles = {0: "batch", 1: "sequence"} if part.batch_first else {0: "sequence", 1: "batch"}
         dtype = dtype_name(part.weight_ih_l0.dtype)
-        return Demand(rank=3, sizes={2: part.input_size}, roles=roles, dtype=dtype, reason=f"input_size of {name or 'the layer'}")
+        return Demand(
+            rank=3, sizes={2: part.input_size}, roles=roles, dtype=dtype, reason=f"input_size of {name or 'the layer'}"
+        )
     if isinstance(part, nn.MultiheadAttention):
         roles = {0: "batch", 1: "sequence"} if part.batch_first else {0: "sequence", 1: "batch"}
         return Demand(rank=3, sizes={2: part.embed_dim}, roles=roles, dtype="float32", reason=f"width of {name}")

@@ -109,7 +109,7 @@ class GraphReader:
             except RuntimeError:
                 return _MISSING
         if kind == "prim::GetAttr":
-            owner = list(node.inputs())[0]
+            owner = next(iter(node.inputs()))
             parent = self.module if owner.debugName() == self.root.debugName() else self.constant(owner)
             return _MISSING if parent is _MISSING else getattr(parent, node.s("name"), _MISSING)
         inputs = list(node.inputs())
@@ -131,7 +131,7 @@ class GraphReader:
         while node.kind() in ("prim::GetAttr", "aten::t", "aten::transpose", "aten::detach"):
             if node.kind() == "prim::GetAttr":
                 parts.append(node.s("name"))
-            upper = list(node.inputs())[0]
+            upper = next(iter(node.inputs()))
             if upper.debugName() == self.root.debugName():
                 break
             node = upper.node()

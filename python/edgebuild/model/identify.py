@@ -45,11 +45,23 @@ _MAGIC: tuple[tuple[bytes, str, str], ...] = (
     (b"\x89PNG\r\n\x1a\n", "a PNG image", _SUPPORTED),
     (b"GIF8", "a GIF image", _SUPPORTED),
     (b"%PDF", "a PDF document", _SUPPORTED),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras .h5 or plain data)", "edgebuild takes PyTorch and ONNX; convert Keras models to ONNX with tf2onnx"),
+    (
+        b"\x89HDF\r\n\x1a\n",
+        "an HDF5 file (Keras .h5 or plain data)",
+        "edgebuild takes PyTorch and ONNX; convert Keras models to ONNX with tf2onnx",
+    ),
     (b"GGUF", "a GGUF file (llama.cpp weights)", "give the original PyTorch model or an ONNX export"),
     (b"ggml", "a GGML file (llama.cpp weights)", "give the original PyTorch model or an ONNX export"),
-    (b"ftrt", "a TensorRT plan", "plans are bound to one GPU and can't be converted back; give the ONNX file it was built from"),
-    (b"ptrt", "a TensorRT plan", "plans are bound to one GPU and can't be converted back; give the ONNX file it was built from"),
+    (
+        b"ftrt",
+        "a TensorRT plan",
+        "plans are bound to one GPU and can't be converted back; give the ONNX file it was built from",
+    ),
+    (
+        b"ptrt",
+        "a TensorRT plan",
+        "plans are bound to one GPU and can't be converted back; give the ONNX file it was built from",
+    ),
     (b"\x7fELF", "an ELF program or library", _SUPPORTED),
     (b"MZ", "a Windows program", _SUPPORTED),
     (b"\x1f\x8b", "a gzip archive", "unpack it and give the model inside"),
@@ -110,7 +122,9 @@ def _by_content(path: Path, head: bytes, size: int) -> FileIdentity:
     if head[:4] == b"RIFF":
         raise _wrong(path, "a RIFF file (WAV, AVI or WebP)", _SUPPORTED)
     if head[4:8] == b"TFL3":
-        raise _wrong(path, "a TensorFlow Lite model", "edgebuild takes PyTorch and ONNX; give the model it was converted from")
+        raise _wrong(
+            path, "a TensorFlow Lite model", "edgebuild takes PyTorch and ONNX; give the model it was converted from"
+        )
     if head[4:8] in (b"ET12", b"ET13"):
         raise _wrong(path, "an ExecuTorch program", "give the PyTorch model it was made from")
     if head[4:8] == b"ORTM":
@@ -120,7 +134,9 @@ def _by_content(path: Path, head: bytes, size: int) -> FileIdentity:
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _zip(path)
     if _is_zero(head):
-        raise _wrong(path, "a file that begins with zeros only (damaged or half downloaded)", "save or download it again")
+        raise _wrong(
+            path, "a file that begins with zeros only (damaged or half downloaded)", "save or download it again"
+        )
     safetensors = _safetensors(head, size)
     if safetensors:
         raise _wrong(path, "a safetensors file, weights without a model", _CONVERT)
@@ -227,10 +243,14 @@ def _zip_members(path: Path, archive: zipfile.ZipFile, names: list[str]) -> File
 
 def _exported(path: Path, archive: zipfile.ZipFile, names: list[str], inner: set[str]) -> FileIdentity:
     if "serialized_exported_program.json" in names:
-        return FileIdentity(kind=FileKind.TORCH_EXPORT, description="a torch.export program (format of PyTorch 2.1 to 2.8)")
+        return FileIdentity(
+            kind=FileKind.TORCH_EXPORT, description="a torch.export program (format of PyTorch 2.1 to 2.8)"
+        )
     if not any(name.startswith("models/") and name.endswith(".json") for name in inner):
         if any(name.startswith("data/aotinductor/") for name in inner):
-            raise _wrong(path, "an AOTInductor package (.pt2 with compiled code only)", "give the file from torch.export.save")
+            raise _wrong(
+                path, "an AOTInductor package (.pt2 with compiled code only)", "give the file from torch.export.save"
+            )
         msg = f"{path}: a .pt2 archive without a program"
         raise ModelError(msg, hint="save it with torch.export.save")
     bad = archive.testzip() if sum(i.file_size for i in archive.infolist()) < 1 << 24 else None
@@ -251,7 +271,9 @@ def _tar(path: Path, head: bytes, size: int) -> FileIdentity:
         msg = f"{path}: a tar archive that is truncated or damaged ({size} bytes)"
         raise ModelError(msg, hint="save or download it again") from None
     if any(member.endswith("manifest.sha256") for member in members):
-        raise _wrong(path, "an edgebuild bundle", "run it with: edgebuild run BUNDLE; to build, give the model it was made from")
+        raise _wrong(
+            path, "an edgebuild bundle", "run it with: edgebuild run BUNDLE; to build, give the model it was made from"
+        )
     if {"storages", "tensors", "pickle"} <= set(members):
         raise _wrong(path, "a file of PyTorch before 0.2 (tar)", "load it with an old PyTorch and save it again")
     raise _wrong(path, f"a tar archive with {name}", "unpack it and give the model inside")

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from edgebuild.errors import ModelError
-from edgebuild.model.demand import Demand
+from edgebuild.model.announce import failure, sentence
 from edgebuild.model.fill import plain_value
 from edgebuild.model.graphfacts import Facts
-from edgebuild.model.layers import square_side
+from edgebuild.model.guess import Guess, fits_together, from_others, from_spec, guesses_for
 from edgebuild.model.signature import TensorType, ValueSpec
 
 Run = Callable[[Mapping[str, Any]], Any]
@@ -55,21 +54,40 @@ _LENGTH = list(
     dict.fromkeys([128, 1024, 16000, 64, 256, 100, 32, 512, 2048, 4096, 8000, 16, 50, *range(8, 129), 22050, 48000])
 )
 _DEPTH = [8, 16, 32, 4, 12, 10, 64]
+_SIDES = [
+    32,
+    64,
+    40,
+    80,
+    24,
+    20,
+    48,
+    28,
+    16,
+    128,
+    100,
+    96,
+    12,
+    8,
+    10,
+    101,
+    50,
+    60,
+    30,
+    256,
+    224,
+    160,
+    120,
+    240,
+    320,
+    480,
+    36,
+    72,
+    98,
+    44,
+]
 _MAX_ALTERNATIVES = 60
 _BUDGET_S = 90.0
-
-Axis = int | str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Guess:
-    """One alternative for one input: sizes, or names of sizes that are still to be found."""
-
-    dtype: str
-    axes: tuple[Axis, ...]
-    reason: str
-    limit: int | None = None
-    channels: int | None = None
 
 
 def infer_inputs(
@@ -87,26 +105,34 @@ def infer_inputs(
         ModelError: Nothing that was tried is accepted; says what is known and which ``--input`` to give.
     """
     alternatives = {
-        name: [_from_spec(fixed[name])] if name in fixed else _guesses(name, facts[name], facts) for name in names
+        name: [from_spec(fixed[name])] if name in fixed else guesses_for(name, facts[name], facts) for name in names
     }
     for name in names:
         if not alternatives[name]:
-            alternatives[name] = _from_others(name, names, alternatives)
+            alternatives[name] = from_others(name, names, alternatives)
     unknown = [name for name in names if not alternatives[name]]
     if unknown:
-        raise _failure(names, facts, alternatives, unknown, None)
-    search = _Search(names, alternatives, run)
-    found = search.go()
+        raise failure(names, alternatives, None)
+    attempt = _Search(names, alternatives, run)
+    found = attempt.go()
     if found is None:
-        raise _failure(names, facts, alternatives, [n for n in names if n not in fixed], search.first_error)
+        raise failure(names, alternatives, attempt.first_error)
     guesses, sizes = found
     specs, sentences = [], []
     for name, guess in zip(names, guesses, strict=True):
         shape = tuple(sizes[a] if isinstance(a, str) else a for a in guess.axes)
         specs.append(ValueSpec(name=name, type=TensorType(dtype=guess.dtype, shape=shape)))
         if name not in fixed:
-            sentences.append(_sentence(name, guess, shape, facts[name], search.tries))
+            sentences.append(sentence(name, guess, shape))
     return Inferred(specs=tuple(specs), assumptions=tuple(sentences))
+
+
+def search(
+    names: Sequence[str], alternatives: Mapping[str, list[Guess]], run: Run
+) -> tuple[tuple[tuple[Guess, ...], dict[str, int]] | None, Exception | None]:
+    """Tries the alternatives; returns the accepted ones with their sizes, else None and what the model said first."""
+    one = _Search(names, alternatives, run)
+    return one.go(), one.first_error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,145 +141,6 @@ class Inferred:
 
     specs: tuple[ValueSpec, ...]
     assumptions: tuple[str, ...]
-
-
-def _from_spec(spec: ValueSpec) -> Guess:
-    assert isinstance(spec.type, TensorType)
-    shape = tuple(d for d in spec.type.shape or () if isinstance(d, int))
-    return Guess(dtype=spec.type.dtype, axes=shape, reason="given")
-
-
-def merge(demands: Sequence[Demand]) -> Demand | None:
-    """One demand out of many: strong ones first, then in the order in which the layers were reached."""
-    ordered = sorted(demands, key=lambda one: one.weak)
-    if not ordered:
-        return None
-    rank = next((one.rank for one in ordered if one.rank is not None), None)
-    merged = Demand(rank=rank, reason=ordered[0].reason, weak=ordered[0].weak)
-    for one in ordered:
-        fitted = one
-        if rank is not None:
-            if one.rank not in (None, rank):
-                continue
-            fitted = one.ranked(rank)
-            if any(not 0 <= axis < rank for axis in fitted.sizes):
-                continue
-        merged = replace(
-            merged,
-            sizes={**fitted.sizes, **merged.sizes},
-            roles={**fitted.roles, **merged.roles},
-            at_least={
-                a: max(merged.at_least.get(a, 1), fitted.at_least.get(a, 1))
-                for a in {*merged.at_least, *fitted.at_least}
-            },
-            min_rank=max(merged.min_rank, fitted.min_rank),
-            dtype=merged.dtype or fitted.dtype,
-            limit=fitted.limit if merged.limit is None else min(merged.limit, fitted.limit or merged.limit),
-            product=merged.product or fitted.product,
-            reason=merged.reason or fitted.reason,
-        )
-    return merged
-
-
-def _guesses(name: str, facts: Facts, every: Mapping[str, Facts]) -> list[Guess]:
-    dtype, shape = facts.recorded
-    merged = merge(facts.demands)
-    found: list[Guess] = []
-    if shape is not None:
-        limit = merged.limit if merged else None
-        found.append(Guess(dtype=dtype or "float32", axes=shape, reason="recorded by the tracer", limit=limit))
-    if not facts.used and shape is None:
-        return [Guess(dtype="float32", axes=(1,), reason="the model does not use it")]
-    if merged is not None:
-        found += _from_demand(name, dtype, merged)
-    for peer in facts.peers:
-        other = merge(every[peer].demands) if peer in every else None
-        if other is not None and (merged is None or (merged.weak and merged.rank is None)):
-            found += _from_demand(name, dtype, replace(other, reason=f"same shape as '{peer}'"))
-    return list(dict.fromkeys(found))[:12]
-
-
-def _from_demand(name: str, recorded: str | None, demand: Demand) -> list[Guess]:
-    if demand.product is not None and demand.rank is None and not demand.sizes:
-        dtype = recorded or demand.dtype or _dtype_by_name(name)
-        flat = Guess(dtype=dtype, axes=("batch", demand.product), reason=demand.reason)
-        square = square_side(demand.product)
-        if square is None:
-            return [flat]
-        picture = (square[0], square[1], square[1])
-        reason = f"{demand.product} features of {demand.reason} after a flatten, taken as a square image"
-        return [replace(flat, axes=("batch", *picture), reason=reason), flat]
-    needed = max([demand.min_rank, *(-a if a < 0 else a + 1 for a in (*demand.sizes, *demand.roles, *demand.at_least))])
-    if demand.rank is not None:
-        ranks = [demand.rank]
-    elif demand.limit is not None or demand.dtype in ("int64", "bool"):
-        first = max(2, needed)
-        ranks = [first, *(r for r in (1, 3) if r >= needed and r != first)]
-    elif not demand.sizes and not demand.roles:
-        return []  # only a rank bound: not enough to guess from
-    else:
-        first = max(2, needed)
-        ranks = [first, first + 1, first + 2]
-    dtypes = [recorded or demand.dtype or _dtype_by_name(name)]
-    if demand.weak and recorded is None:
-        dtypes += [t for t in ("int64", "float32", "bool") if t not in dtypes]
-    return [
-        Guess(
-            dtype=dtype,
-            axes=_axes(demand.ranked(rank), rank),
-            reason=demand.reason,
-            limit=demand.limit,
-            channels=demand.ranked(rank).sizes.get(1) if "space" in demand.roles.values() else None,
-        )
-        for rank in ranks
-        for dtype in dtypes
-    ]
-
-
-def _axes(demand: Demand, rank: int) -> tuple[Axis, ...]:
-    axes: list[Axis] = []
-    batched = "batch" in demand.roles.values()
-    for axis in range(rank):
-        if axis in demand.sizes:
-            axes.append(demand.sizes[axis])
-        elif axis in demand.roles:
-            axes.append(demand.roles[axis])
-        elif axis == 0 and not batched:
-            axes.append("batch")
-        else:
-            axes.append("sequence")
-    if len(axes) == 4 and axes[2:] == ["sequence", "sequence"]:
-        axes[2:] = ["space", "space"]
-    return tuple(axes)
-
-
-def _dtype_by_name(name: str) -> str:
-    lower = name.lower()
-    if re.search(r"mask|len|ids?$|idx|index|token|label|input_ids|position|src$|tgt$", lower):
-        return "int64"
-    return "float32"
-
-
-def _from_others(name: str, names: Sequence[str], known: Mapping[str, list[Guess]]) -> list[Guess]:
-    """Guesses for an input about which the graph says nothing, from the shapes of the other inputs and from its name."""
-    others = [known[other][0] for other in names if known[other]]
-    if not others:
-        return []
-    dtype = _dtype_by_name(name)
-    lower = name.lower()
-    shapes: list[tuple[Axis, ...]] = []
-    if "len" in lower:
-        shapes.append(("batch",))
-    if "mask" in lower:
-        shapes += [("batch", "sequence"), ("sequence", "sequence")]
-    shapes += [other.axes for other in others]
-    shapes += [("batch", "sequence"), ("batch",), ("batch", 1), ("batch", 1, "sequence"), ("sequence",), ()]
-    dtypes = [dtype, *(t for t in (("bool", "float32") if dtype == "int64" else ("int64", "bool")))]
-    return [
-        Guess(dtype=kind, axes=shape, reason="tried until the model accepted it")
-        for shape in dict.fromkeys(shapes)
-        for kind in dtypes
-    ]
 
 
 class _Search:
@@ -270,18 +157,45 @@ class _Search:
 
     def go(self) -> tuple[tuple[Guess, ...], dict[str, int]] | None:
         lists = [list(enumerate(self.alternatives[name])) for name in self.names]
-        combos = sorted(itertools.islice(itertools.product(*lists), 5000), key=lambda c: sum(i for i, _ in c))
+        combos = sorted(itertools.islice(itertools.product(*lists), 5000), key=self._rank)
         combinations = [tuple(guess for _, guess in combo) for combo in combos[:_MAX_ALTERNATIVES]]
         for most in (4, 60, 1000):
-            for guesses in combinations:
+            at = 0
+            while at < len(combinations):
+                guesses = combinations[at]
+                at += 1
+                self.narrower: tuple[int, int] | None = None
                 found = self._sizes(guesses, most)
                 if found is not None:
                     return guesses, found
+                narrowed = [g for g in self._narrow(guesses) if g not in combinations]
+                combinations[at:at] = narrowed[:4]
                 if time.monotonic() > self.deadline:
                     return self.suspicious
             if self.suspicious is not None and most >= 60:
                 return self.suspicious
         return self.suspicious
+
+    def _rank(self, combo: Sequence[tuple[int, Guess]]) -> int:
+        unfit = not fits_together(self.names, [guess for _, guess in combo])
+        return sum(i for i, _ in combo) + (5 if unfit else 0)
+
+    def _narrow(self, guesses: tuple[Guess, ...]) -> Iterator[tuple[Guess, ...]]:
+        """Where features of several inputs are joined, one of them has less than the layer takes: by as much as was too much."""
+        if self.narrower is None:
+            return
+        got, wanted = self.narrower
+        for i, guess in enumerate(guesses):
+            places = [axis for axis, size in enumerate(guess.axes) if size == wanted and guess.reason != "given"]
+            for axis in places[-1:]:
+                sharing = sum(wanted in other.axes for other in guesses)
+                size = wanted - (got - wanted)
+                if size > 0:
+                    new = replace(guess, axes=(*guess.axes[:axis], size, *guess.axes[axis + 1 :]))
+                    yield (*guesses[:i], new, *guesses[i + 1 :])
+                elif sharing > 1 and wanted % sharing == 0:
+                    part = wanted // sharing
+                    yield tuple(replace(g, axes=tuple(part if a == wanted else a for a in g.axes)) for g in guesses)
 
     def _sizes(self, guesses: tuple[Guess, ...], most: int) -> dict[str, int] | None:
         variables = sorted({axis for guess in guesses for axis in guess.axes if isinstance(axis, str)} - {"batch"})
@@ -290,6 +204,7 @@ class _Search:
         urgent: list[dict[str, int]] = []
         tried: set[tuple[int, ...]] = set()
         low, high = 0, 1 << 30
+        area = 0.0
         for _ in range(most):
             sizes = urgent.pop(0) if urgent else next(queue, None)
             if sizes is None or time.monotonic() > self.deadline:
@@ -298,20 +213,33 @@ class _Search:
             outside = variables == ["space"] and not low < sizes["space"] < high
             if mark in tried or outside:
                 continue
+            if area and not 0.75 < sizes["height"] * sizes["width"] / area < 1.35:
+                continue
             tried.add(mark)
             error = self._try(guesses, {**sizes, "batch": 1})
             if error is None:
                 return {**sizes, "batch": 1}
             text = str(error)
             mismatch = re.search(r"\((\d+)x(\d+) and (\d+)x(\d+)\)", text)
+            channels_off = re.search(r"to have (\d+) channels, but got (\d+) channels", text)
+            if mismatch and not variables:
+                self.narrower = (int(mismatch[2]), int(mismatch[3]))
+            elif channels_off:
+                self.narrower = (int(channels_off[2]), int(channels_off[1]))
+                return None
+            elif mismatch and self.narrower is None:
+                self.narrower = (int(mismatch[2]), int(mismatch[3]))
+            if mismatch and variables == ["height", "width"]:
+                area = sizes["height"] * sizes["width"] * int(mismatch[3]) / int(mismatch[2])
+                continue
             if mismatch and variables == ["space"]:
                 got, wanted = int(mismatch[2]), int(mismatch[3])
                 low, high = (low, sizes["space"]) if got > wanted else (sizes["space"], high)
-                if got % wanted and wanted % got:  # the channels do not change: the side follows from the ratio
-                    pass
                 side = round(sizes["space"] * (wanted / got) ** 0.5)
                 urgent += [{"space": s} for s in (side, side - side % 2, side - side % 4) if s >= 1]
                 continue
+            if "ernel size" in text:
+                continue  # too small: the usual sizes go on
             seen = [int(n) for n in re.findall(r"(?<![\d.])(\d{1,5})(?![\d.])", text.splitlines()[-1] if text else "")]
             seen += [int(n) for n in re.findall(r"(?:size|tensor [ab]|length|dimension) ?\(?(\d{1,5})", text)]
             if most > 4 or len(variables) == 1:
@@ -332,7 +260,7 @@ class _Search:
         except Exception as error:  # whatever the model raises is an answer
             self.first_error = self.first_error or error
             return error
-        if "space" in sizes and not _batch_kept(result):
+        if {"space", "height"} & sizes.keys() and not _batch_kept(result):
             self.suspicious = self.suspicious or (guesses, dict(sizes))
             return ValueError("the batch changed")
         return None
@@ -353,7 +281,14 @@ def _assignments(variables: Sequence[str], channels: int | None) -> Iterator[dic
     space = _SPACE if channels == 3 or channels is None else [28, *(s for s in _SPACE if s not in (28, 224)), 224]
     if channels is not None and channels > 4:
         space = [16, 8, *(s for s in _SPACE if s not in (8, 16))]
-    tables = {"space": space, "sequence": _SEQUENCE, "length": _LENGTH, "depth": _DEPTH}
+    tables = {
+        "space": space,
+        "sequence": _SEQUENCE,
+        "length": _LENGTH,
+        "depth": _DEPTH,
+        "height": _SIDES,
+        "width": _SIDES,
+    }
     lists = [tables[v] for v in variables]
     if not lists:
         yield {}
@@ -371,59 +306,3 @@ def _places(total: int, lengths: Sequence[int]) -> Iterator[tuple[int, ...]]:
     for first in range(min(total, lengths[0] - 1) + 1):
         for rest in _places(total - first, lengths[1:]):
             yield (first, *rest)
-
-
-def _sentence(name: str, guess: Guess, shape: tuple[int, ...], facts: Facts, tries: int) -> str:
-    guessed = [i for i, axis in enumerate(guess.axes) if isinstance(axis, str)]
-    letters = [str(n) for n in shape]
-    for i in guessed:
-        letters[i] = {
-            "batch": "N",
-            "sequence": "T",
-            "space": "HW"[min(i - len(shape) + 2, 1)] if len(shape) > 3 else "S",
-        }.get(str(guess.axes[i]), "L")
-    sizes = ", ".join(f"axis {i} = {shape[i]}" for i in guessed if guess.axes[i] != "batch")
-    how = f"; {sizes} {'was' if sizes.count('=') == 1 else 'were'} tried and accepted" if sizes else ""
-    text = ",".join(map(str, shape))
-    return (
-        f"assumed input '{name}' is {guess.dtype}[{text}]: {guess.reason}{how}; "
-        f"override with --input '{name}:{guess.dtype}[{','.join(letters)}]'"
-    )
-
-
-def _failure(
-    names: Sequence[str],
-    facts: Mapping[str, Facts],
-    alternatives: Mapping[str, list[Guess]],
-    unknown: Sequence[str],
-    error: Exception | None,
-) -> ModelError:
-    known = []
-    for name in names:
-        guess = alternatives[name][0] if alternatives[name] else None
-        if guess is not None:
-            known.append(f"'{name}' is probably {guess.dtype}[{','.join(map(str, guess.axes))}] ({guess.reason})")
-        else:
-            known.append(f"'{name}': nothing is known")
-    shown = " ".join(
-        "--input '"
-        + (
-            f"{n}:{g.dtype}[{','.join('1' if a == 'batch' else str(a) for a in g.axes)}]"
-            if (g := _first(alternatives[n]))
-            else f"{n}:float32[1,…]"
-        )
-        + "'"
-        for n in names
-    )
-    last = f"; the model says: {_last_line(error)}" if error is not None else ""
-    msg = f"the inputs could not be inferred: {'; '.join(known)}{last}"
-    return ModelError(msg, hint=f"give them, with numbers for the names: {shown}")
-
-
-def _first(guesses: list[Guess]) -> Guess | None:
-    return guesses[0] if guesses else None
-
-
-def _last_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[-1].strip()[:300] if lines else type(error).__name__

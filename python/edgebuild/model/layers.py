@@ -16,20 +16,170 @@ BINARY = {"aten::add", "aten::sub", "aten::mul", "aten::div", "aten::add_", "ate
 BINARY |= {"aten::eq", "aten::ne", "aten::lt", "aten::gt", "aten::le", "aten::ge", "aten::maximum", "aten::minimum"}
 BINARY |= {"aten::pow", "aten::remainder", "aten::floor_divide", "aten::where", "aten::__and__", "aten::__or__"}
 BINARY |= {"aten::logical_and", "aten::logical_or", "aten::bitwise_and", "aten::cosine_similarity", "aten::cdist"}
-_SAME = """relu relu_ relu6 hardtanh hardtanh_ clamp clamp_ clamp_min clamp_max sigmoid tanh gelu silu silu_ elu leaky_relu leaky_relu_
-softmax log_softmax dropout dropout_ feature_dropout contiguous detach clone neg abs exp log sqrt rsqrt sin cos erf round floor ceil
-softplus mish hardswish hardsigmoid hardswish_ square reciprocal log1p expm1 sign nan_to_num cumsum flip roll rsub add mul sub div add_
-mul_ sub_ div_ pow maximum minimum remainder floor_divide masked_fill masked_fill_ alias requires_grad_ sort cpu cuda threshold
-logical_not bitwise_not type_as tril triu expand_as prelu log2 log10 atan tan cosh sinh frac trunc lift_fresh normalize""".split()
+_SAME = [
+    "relu",
+    "relu_",
+    "relu6",
+    "hardtanh",
+    "hardtanh_",
+    "clamp",
+    "clamp_",
+    "clamp_min",
+    "clamp_max",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "silu",
+    "silu_",
+    "elu",
+    "leaky_relu",
+    "leaky_relu_",
+    "softmax",
+    "log_softmax",
+    "dropout",
+    "dropout_",
+    "feature_dropout",
+    "contiguous",
+    "detach",
+    "clone",
+    "neg",
+    "abs",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "sin",
+    "cos",
+    "erf",
+    "round",
+    "floor",
+    "ceil",
+    "softplus",
+    "mish",
+    "hardswish",
+    "hardsigmoid",
+    "hardswish_",
+    "square",
+    "reciprocal",
+    "log1p",
+    "expm1",
+    "sign",
+    "nan_to_num",
+    "cumsum",
+    "flip",
+    "roll",
+    "rsub",
+    "add",
+    "mul",
+    "sub",
+    "div",
+    "add_",
+    "mul_",
+    "sub_",
+    "div_",
+    "pow",
+    "maximum",
+    "minimum",
+    "remainder",
+    "floor_divide",
+    "masked_fill",
+    "masked_fill_",
+    "alias",
+    "requires_grad_",
+    "sort",
+    "cpu",
+    "cuda",
+    "threshold",
+    "logical_not",
+    "bitwise_not",
+    "type_as",
+    "tril",
+    "triu",
+    "expand_as",
+    "prelu",
+    "log2",
+    "log10",
+    "atan",
+    "tan",
+    "cosh",
+    "sinh",
+    "frac",
+    "trunc",
+    "lift_fresh",
+    "normalize",
+]
 SAME = {f"aten::{name}" for name in _SAME} | {"quantized::relu6"}
-_RETYPED = {f"aten::{n}" for n in "to float half long int bool double type _cast_Float eq ne lt gt le ge isnan".split()}
-_SPATIAL = """max_pool1d max_pool2d max_pool3d avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
-adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d upsample_nearest1d upsample_nearest2d
-upsample_bilinear2d upsample_bicubic2d upsample_nearest3d pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d
-replication_pad2d max_pool2d_with_indices _upsample_bilinear2d_aa pixel_shuffle pixel_unshuffle""".split()
+_RETYPED = {
+    f"aten::{n}"
+    for n in [
+        "to",
+        "float",
+        "half",
+        "long",
+        "int",
+        "bool",
+        "double",
+        "type",
+        "_cast_Float",
+        "eq",
+        "ne",
+        "lt",
+        "gt",
+        "le",
+        "ge",
+        "isnan",
+    ]
+}
+_SPATIAL = [
+    "max_pool1d",
+    "max_pool2d",
+    "max_pool3d",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool3d",
+    "upsample_nearest1d",
+    "upsample_nearest2d",
+    "upsample_bilinear2d",
+    "upsample_bicubic2d",
+    "upsample_nearest3d",
+    "pad",
+    "constant_pad_nd",
+    "reflection_pad1d",
+    "reflection_pad2d",
+    "replication_pad1d",
+    "replication_pad2d",
+    "max_pool2d_with_indices",
+    "_upsample_bilinear2d_aa",
+    "pixel_shuffle",
+    "pixel_unshuffle",
+]
 SPATIAL = {f"aten::{name}" for name in _SPATIAL}
 _REDUCING = {
-    f"aten::{n}" for n in "mean sum amax amin max min argmax argmin norm std var prod logsumexp any all median".split()
+    f"aten::{n}"
+    for n in [
+        "mean",
+        "sum",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "argmax",
+        "argmin",
+        "norm",
+        "std",
+        "var",
+        "prod",
+        "logsumexp",
+        "any",
+        "all",
+        "median",
+    ]
 }
 
 
@@ -201,7 +351,10 @@ def _embedding(use: Use) -> Iterator[Demand]:
         reason = f"{weight.shape[0]} rows of {use.label(0)}"
         roles = {}
         if use.kind == "aten::embedding_bag":
-            roles = {0: "batch", 1: "sequence"}
+            flat = use.constant(2, use) is not None  # with offsets, bags lie behind each other
+            roles = {0: "sequence"} if flat else {0: "batch", 1: "sequence"}
+            yield Demand(rank=len(roles), dtype="int64", limit=int(weight.shape[0]), roles=roles, reason=reason)
+            return
         yield Demand(dtype="int64", limit=int(weight.shape[0]), roles=roles, reason=reason)
     elif use.kind == "aten::embedding_bag" and use.index == 2:
         yield Demand(rank=1, dtype="int64", limit=1, reason="offsets of embedding_bag")
@@ -217,7 +370,12 @@ def _index(use: Use) -> Iterator[Demand]:
     elif kind in ("gather", "index_select", "take_along_dim", "scatter", "index_add") and use.index == 2:
         table, axis = use.weight(0), use.constant(1)
         limit = int(table.shape[axis]) if table is not None and isinstance(axis, int) else None
-        yield Demand(rank=1 if kind == "index_select" else None, dtype="int64", limit=limit, reason=f"index of {kind}")
+        yield Demand(
+            rank=1 if kind in ("index_select", "index_add") else None,
+            dtype="int64",
+            limit=limit,
+            reason=f"index of {kind}",
+        )
     elif kind == "one_hot" and use.index == 0:
         classes = use.constant(1)
         limit = classes if isinstance(classes, int) and classes > 0 else None
@@ -308,7 +466,7 @@ def carries(use: Use) -> Iterator[tuple[int, tuple[Carry, tuple[str, ...]]]]:
             yield 0, (inner, ("0",))
 
 
-def _carry(use: Use) -> Carry | None:  # noqa: PLR0911 - one line an operator
+def _carry(use: Use) -> Carry | None:
     kind = use.kind
     name = kind.removeprefix("aten::")
     if kind == "aten::_pack_padded_sequence" and use.index == 0:
@@ -317,11 +475,13 @@ def _carry(use: Use) -> Carry | None:  # noqa: PLR0911 - one line an operator
         axis = use.constant(1, 0)
         if not isinstance(axis, int):
             return None
-        return d.stacked(axis) if name == "stack" else d.resized(axis, None)
+        return d.stacked(axis) if name == "stack" else d.joined
     if use.index != 0 and kind not in BINARY:
         return None
     if kind in _RETYPED:
         return d.retyped
+    if name in ("div", "div_", "mul", "mul_") and use.index == 0 and _is_byte_scale(use.constant(1), name):
+        return d.scaled
     if kind in SAME or kind in BINARY:
         return d.same
     if kind in SPATIAL:
@@ -349,6 +509,14 @@ def _carry(use: Use) -> Carry | None:  # noqa: PLR0911 - one line an operator
         whole = two in (0, None) and (end is None or (isinstance(end, int) and end > 2**31)) and use.constant(4, 1) == 1
         return d.same if whole else d.resized(one, None, bound)
     return None
+
+
+def _is_byte_scale(value: Any, name: str) -> bool:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, RuntimeError):
+        return False
+    return abs((number if name.startswith("div") else 1 / number if number else 0.0) - 255) < 1
 
 
 def _reduction(use: Use) -> Carry | None:

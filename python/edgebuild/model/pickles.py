@@ -97,7 +97,7 @@ def _scan(file: IO[bytes]) -> Scan:
     first_container: str | None = None
     try:
         for opcode, argument, position in pickletools.genops(file):
-            if position > _MAX_BYTES:
+            if (position or 0) > _MAX_BYTES:
                 break
             name = opcode.name
             if name in ("GLOBAL", "INST"):
@@ -137,4 +137,6 @@ def _scan(file: IO[bytes]) -> Scan:
 def _allowed(name: str) -> bool:
     head, _, tail = name.rpartition(".")
     spaced = f"{head} {tail}"
-    return spaced.startswith(_STATE_DICT_CLASSES) or (head == "torch" and tail.endswith(("Storage", "16", "32", "64", "8")))
+    return spaced.startswith(_STATE_DICT_CLASSES) or (
+        head == "torch" and tail.endswith(("Storage", "16", "32", "64", "8"))
+    )

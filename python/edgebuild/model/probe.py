@@ -8,11 +8,41 @@ import numpy as np
 from edgebuild.model.source import Inputs
 from edgebuild.model.values import Call, flatten_outputs, to_numpy
 
-_RANDOM = (
-    "rand randn randint randperm rand_like randn_like randint_like bernoulli multinomial normal uniform exponential "
-    "geometric cauchy log_normal random poisson native_dropout rrelu_with_noise"
-).split()
-_PICKING = "topk argmax argmin sort argsort kthvalue mode median max min unique nonzero".split()
+_RANDOM = [
+    "rand",
+    "randn",
+    "randint",
+    "randperm",
+    "rand_like",
+    "randn_like",
+    "randint_like",
+    "bernoulli",
+    "multinomial",
+    "normal",
+    "uniform",
+    "exponential",
+    "geometric",
+    "cauchy",
+    "log_normal",
+    "random",
+    "poisson",
+    "native_dropout",
+    "rrelu_with_noise",
+]
+_PICKING = [
+    "topk",
+    "argmax",
+    "argmin",
+    "sort",
+    "argsort",
+    "kthvalue",
+    "mode",
+    "median",
+    "max",
+    "min",
+    "unique",
+    "nonzero",
+]
 
 
 class State:
@@ -84,7 +114,7 @@ def _same_tensor(one: Any, two: Any) -> bool:
 
     if not isinstance(one, torch.Tensor) or not isinstance(two, torch.Tensor):
         return False
-    return one.data_ptr() == two.data_ptr() and one.shape == two.shape and one.dtype == two.dtype
+    return bool(one.data_ptr() == two.data_ptr() and one.shape == two.shape and one.dtype == two.dtype)
 
 
 def _equal(one: Any, two: Any) -> bool:
@@ -125,13 +155,17 @@ def behaviour(call: Call, module: Any, state: State, samples: Sequence[Inputs]) 
         notes.append(f"the model draws random numbers ({', '.join(used)}) that do not reach its outputs")
     if state.changed:
         what = ", ".join(sorted(state.changed)[:5])
-        effect = f"output {_list(stateful)} depends on it" if stateful else "the outputs do not depend on it in two runs"
+        effect = (
+            f"output {_list(stateful)} depends on it" if stateful else "the outputs do not depend on it in two runs"
+        )
         notes.append(
             f"forward changes the model's own state ({what}); {effect}; the bundle always starts from the saved state, so "
             "make the state an input and an output to carry it from run to run"
         )
     elif stateful and not random:
-        notes.append(f"output {_list(stateful)} differs between two equal runs: the model keeps a state outside its buffers")
+        notes.append(
+            f"output {_list(stateful)} differs between two equal runs: the model keeps a state outside its buffers"
+        )
     picking = sorted(operators & set(_PICKING))
     integers = [name for name, array in zip(names, first, strict=False) if array.dtype.kind in "iub"]
     if picking and integers:

@@ -10,7 +10,8 @@ from edgebuild.model import probe
 from edgebuild.model.arguments import Parameter, plan_call
 from edgebuild.model.fill import is_lengths
 from edgebuild.model.graphfacts import Facts
-from edgebuild.model.infer import infer_inputs, merge
+from edgebuild.model.guess import merge
+from edgebuild.model.infer import infer_inputs
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.samples import make_samples, read_samples
 from edgebuild.model.signature import Dim, Structure, SymbolRange, TensorType, ValueSpec
@@ -226,7 +227,9 @@ def apply_dynamic(
             raise UsageError(msg, hint="use one of these names")
         shape = shapes[entry.input]
         if not -len(shape) <= entry.axis < len(shape):
-            msg = f"{where}: '{entry.input}' has {len(shape)} axes, so the axis is from {-len(shape)} to {len(shape) - 1}"
+            msg = (
+                f"{where}: '{entry.input}' has {len(shape)} axes, so the axis is from {-len(shape)} to {len(shape) - 1}"
+            )
             raise UsageError(msg, hint="count axes from 0")
         axis = entry.axis % len(shape)
         size = shape[axis]
@@ -250,7 +253,9 @@ def apply_dynamic(
     for name, span in spans.items():
         symbols[name] = _range(name, span, sizes.get(name), symbols.get(name), assumptions)
     typed = [
-        ValueSpec(name=spec.name, type=TensorType(dtype=_dtype(spec), shape=tuple(shapes[spec.name])), layout=spec.layout)
+        ValueSpec(
+            name=spec.name, type=TensorType(dtype=_dtype(spec), shape=tuple(shapes[spec.name])), layout=spec.layout
+        )
         for spec in specs
     ]
     return typed, symbols

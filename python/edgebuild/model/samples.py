@@ -1,6 +1,5 @@
 """Input sets: from ``.npz`` files, else random and seeded, each seen to be accepted by the original model."""
 
-import itertools
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -72,7 +71,6 @@ def make_samples(
     seed: int,
     given: Sequence[Inputs] = (),
     lengths: frozenset[str] = frozenset(),
-    sequences: Mapping[str, int] | None = None,
 ) -> Made:
     """Makes at least three input sets that ``run`` accepts; with dynamic axes, two sizes of each.
 
@@ -84,7 +82,6 @@ def make_samples(
         seed: Of the random numbers.
         given: The user's samples; they come first.
         lengths: Inputs that hold lengths along the sequence axis.
-        sequences: For each input of ``lengths``, the sequence's size at the best sizes.
 
     Raises:
         ModelError: The model refuses an input set; says which shapes, and why.
@@ -113,14 +110,14 @@ def make_samples(
 
 def _variations(symbols: Mapping[str, SymbolRange], best: Mapping[str, int]) -> list[dict[str, int]]:
     """Sizes that differ from ``best``: each symbol alone, then all together."""
-    other = {name: _other_size(span) for name, span in symbols.items()}
+    other = {name: other_size(span) for name, span in symbols.items()}
     alone = [{**best, name: size} for name, size in other.items() if size != best[name]]
     together = {**best, **other}
     found = [together, *alone] if len(alone) > 1 else alone
     return list({tuple(sorted(sizes.items())): sizes for sizes in found}.values())
 
 
-def _other_size(span: SymbolRange) -> int:
+def other_size(span: SymbolRange) -> int:
     """A size other than the best one, moderate, odd if possible: it shows what was baked in by tracing."""
     high = span.maximum if span.maximum is not None else max(span.best * 2, span.best + 3)
     wishes = (span.best + 1, span.best + 3, span.best - 1, span.best // 2, 2, span.minimum, high)
@@ -131,7 +128,12 @@ class _Maker:
     """Makes input sets and has them tried."""
 
     def __init__(
-        self, specs: Sequence[ValueSpec], symbols: Mapping[str, SymbolRange], run: Run, seed: int, lengths: frozenset[str]
+        self,
+        specs: Sequence[ValueSpec],
+        symbols: Mapping[str, SymbolRange],
+        run: Run,
+        seed: int,
+        lengths: frozenset[str],
     ) -> None:
         self.specs = {spec.name: spec for spec in specs}
         self.symbols = symbols
@@ -162,8 +164,8 @@ class _Maker:
         for name in self.specs:
             shape = self.shape(name, sizes)
             if name not in self.lengths and len(shape) >= 2:
-                batches = {self.shape(n, sizes) for n in self.lengths}
-                batch = next(iter(batches))[0] if batches and next(iter(batches)) else shape[0]
+                batches = [self.shape(n, sizes) for n in sorted(self.lengths)]
+                batch = batches[0][0] if batches and batches[0] else shape[0]
                 return shape[1] if shape[0] == batch else shape[0]
         return 1
 
@@ -189,7 +191,9 @@ class _Maker:
             if limit is not None and self._accepts(base, name, min(limit - 1, int(info.max))):
                 self.ranges[name] = (0, min(limit - 1, int(info.max)))
                 continue
-            tops = sorted({min(t - 1, int(info.max)) for t in _INTEGER_TRIES if limit is None or t < limit}, reverse=True)
+            tops = sorted(
+                {min(t - 1, int(info.max)) for t in _INTEGER_TRIES if limit is None or t < limit}, reverse=True
+            )
             top = next((t for t in tops if self._accepts(base, name, t)), 0)
             above = next((t for t in reversed(tops) if t > top), limit or top + 1)
             if top < tops[0] or limit is not None:
@@ -202,7 +206,9 @@ class _Maker:
             else:
                 top = int(info.max) if dtype in ("uint8", "int8") else 100
                 low = -128 if dtype == "int8" and self._accepts(base, name, -128) else 0
-                self.assumptions.append(f"random values of input '{name}' are drawn from {low} to {top}; --sample gives others")
+                self.assumptions.append(
+                    f"random values of input '{name}' are drawn from {low} to {top}; --sample gives others"
+                )
                 self.ranges[name] = (low, top)
 
     def _accepts(self, base: Mapping[str, Any], name: str, fill: int) -> bool:
@@ -228,9 +234,13 @@ class _Maker:
         if sizes:
             varied = ", ".join(f"{name}={size}" for name, size in sizes.items())
             msg = f"the model refuses {shapes} ({varied}): {cause}"
-            raise ModelError(msg, hint="drop or narrow --dynamic, or save the model so that this axis may change (script it)")
+            raise ModelError(
+                msg, hint="drop or narrow --dynamic, or save the model so that this axis may change (script it)"
+            )
         msg = f"the model refuses {shapes}: {cause}"
-        raise ModelError(msg, hint="check dtypes and sizes of --input; --sample in.npz gives values that the model accepts")
+        raise ModelError(
+            msg, hint="check dtypes and sizes of --input; --sample in.npz gives values that the model accepts"
+        )
 
     def random(self, sizes: Mapping[str, int], number: int) -> dict[str, "np.ndarray[Any, Any]"]:
         sequence = self.sequence(sizes)
@@ -278,8 +288,3 @@ def _mask(name: str, dtype: str, shape: tuple[int, ...], rng: np.random.Generato
 def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:300]
-
-
-def product(sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
-    """Every combination of ``sizes``."""
-    return list(itertools.product(*sizes))

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _DEVICE = re.compile(r'torch\.device\("(cuda|mps|xpu|hip|privateuseone)(?::\d+)?"\)')
-_NAME = re.compile(r'"(?:cuda|mps|xpu)(?::\d+)?"')
-_COMPARISON = re.compile(r'torch\.(?:eq|ne|__contains__|startswith|format)\([^()\n]*$|[=!]=\s*$')
+_NAME = re.compile(r'((?:\bdevice=|torch\.to\([^()"\n]*, *))"(cuda|mps|xpu)(?::\d+)?"')
 _MOVE = re.compile(r"\btorch\.cuda\(")
 
 
@@ -59,11 +58,8 @@ def cpu_code(text: str, found: set[str]) -> str:
         return 'torch.device("cpu")'
 
     def name(match: re.Match[str]) -> str:
-        line = text[text.rfind("\n", 0, match.start()) + 1 : match.start()]
-        if _COMPARISON.search(line):
-            return match.group(0)
-        found.add(match.group(0).strip('"').partition(":")[0])
-        return '"cpu"'
+        found.add(match.group(2))
+        return f'{match.group(1)}"cpu"'
 
     def move(_: re.Match[str]) -> str:
         found.add("cuda")
@@ -86,7 +82,9 @@ def to_inference(module: Any, notes: list[str]) -> None:
             d, n = _bake_inference(method.graph)
             dropout, norms = dropout + d, norms + n
     if dropout:
-        notes.append(f"{dropout} dropout operators had training mode written into the graph by tracing; they were switched off")
+        notes.append(
+            f"{dropout} dropout operators had training mode written into the graph by tracing; they were switched off"
+        )
     if norms:
         notes.append(
             f"{norms} batch norms had training mode written into the graph by tracing; they now use their running statistics, "
@@ -101,7 +99,15 @@ def _methods(part: Any) -> list[Any]:
         return []
 
 
-_DROPOUTS = "dropout feature_dropout alpha_dropout feature_alpha_dropout dropout_ alpha_dropout_ feature_dropout_".split()
+_DROPOUTS = [
+    "dropout",
+    "feature_dropout",
+    "alpha_dropout",
+    "feature_alpha_dropout",
+    "dropout_",
+    "alpha_dropout_",
+    "feature_dropout_",
+]
 
 
 def _bake_inference(graph: Any) -> tuple[int, int]:
@@ -126,4 +132,4 @@ def _bake_inference(graph: Any) -> tuple[int, int]:
 
 
 def _is_none(value: Any) -> bool:
-    return value.node().kind() == "prim::Constant" and value.type().kind() == "NoneType"
+    return bool(value.node().kind() == "prim::Constant" and value.type().kind() == "NoneType")

@@ -10,6 +10,7 @@ from edgebuild.model.request import DynamicRequest, InputRequest
 from edgebuild.model.signature import DTYPES
 
 _ALIASES = {"float": "float32", "half": "float16", "double": "float64", "long": "int64", "int": "int32"}
+_INPUT, _DYNAMIC, _ARG = "--input", "--dynamic", "--arg"
 _MAX_RANK = 16
 _MAX_SIZE = 2**53 - 1
 _INPUT_HINT = "--input 'x:float32[1,3,224,224]', or without a name 'float32[1,3,224,224]'"
@@ -31,24 +32,24 @@ def parse_input(text: str) -> InputRequest:
     """
     opening = text.rfind("[")
     if opening < 0:
-        raise _fail("--input", text, len(text), "expected '[' and the sizes", _INPUT_HINT)
+        raise _fail(_INPUT, text, len(text), "expected '[' and the sizes", _INPUT_HINT)
     closing = text.find("]", opening)
     if closing < 0:
-        raise _fail("--input", text, len(text), "expected ']'", _INPUT_HINT)
+        raise _fail(_INPUT, text, len(text), "expected ']'", _INPUT_HINT)
     if text[closing + 1 :].strip():
-        raise _fail("--input", text, closing + 1, f"unexpected '{text[closing + 1 :].strip()}'", _INPUT_HINT)
+        raise _fail(_INPUT, text, closing + 1, f"unexpected '{text[closing + 1 :].strip()}'", _INPUT_HINT)
     colon = text.rfind(":", 0, opening)
     name = text[:colon].strip() if colon >= 0 else None
     if name == "":
-        raise _fail("--input", text, 0, "the name before ':' is empty", _INPUT_HINT)
+        raise _fail(_INPUT, text, 0, "the name before ':' is empty", _INPUT_HINT)
     dtype = text[colon + 1 : opening].strip()
     if not dtype:
-        raise _fail("--input", text, colon + 1, "expected a dtype", _INPUT_HINT)
+        raise _fail(_INPUT, text, colon + 1, "expected a dtype", _INPUT_HINT)
     dtype = _ALIASES.get(dtype, dtype)
     if dtype not in DTYPES:
         near = difflib.get_close_matches(dtype, [*DTYPES, *_ALIASES], 1, 0.5)
         guess = f", did you mean '{near[0]}'?" if near else ""
-        raise _fail("--input", text, colon + 1, f"unknown dtype '{dtype}'{guess}", _INPUT_HINT)
+        raise _fail(_INPUT, text, colon + 1, f"unknown dtype '{dtype}'{guess}", _INPUT_HINT)
     shape: list[int] = []
     inner = text[opening + 1 : closing]
     place = opening + 1
@@ -57,13 +58,13 @@ def parse_input(text: str) -> InputRequest:
         if not re.fullmatch(r"[0-9]+", word):
             what = f"expected a size of 0 or more, got '{word}'" if word else "expected a size"
             hint = f"{_INPUT_HINT}; give a size here and say --dynamic for an axis that may change"
-            raise _fail("--input", text, place, what, hint)
+            raise _fail(_INPUT, text, place, what, hint)
         if int(word) > _MAX_SIZE:
-            raise _fail("--input", text, place, f"size {word} is too large", _INPUT_HINT)
+            raise _fail(_INPUT, text, place, f"size {word} is too large", _INPUT_HINT)
         shape.append(int(word))
         place += len(part) + 1
     if len(shape) > _MAX_RANK:
-        raise _fail("--input", text, opening, f"expected at most {_MAX_RANK} sizes, got {len(shape)}", _INPUT_HINT)
+        raise _fail(_INPUT, text, opening, f"expected at most {_MAX_RANK} sizes, got {len(shape)}", _INPUT_HINT)
     return InputRequest(name=name, dtype=dtype, shape=tuple(shape))
 
 
@@ -73,38 +74,37 @@ def parse_dynamic(text: str) -> DynamicRequest:
     Raises:
         UsageError: Names the column and gives an example.
     """
-    flag = "--dynamic"
     places = list(re.finditer(r":\s*(-?[0-9]+)\s*=", text))
     match = places[-1] if places else None  # the last one: names may hold ':' themselves
     if match is None:
         equals = text.find("=")
         if equals < 0:
-            raise _fail(flag, text, len(text), "expected '=symbol'", _DYNAMIC_HINT)
+            raise _fail(_DYNAMIC, text, len(text), "expected '=symbol'", _DYNAMIC_HINT)
         colon = text.rfind(":", 0, equals)
         if colon < 0:
-            raise _fail(flag, text, equals, "expected ':axis' after the input's name", _DYNAMIC_HINT)
+            raise _fail(_DYNAMIC, text, equals, "expected ':axis' after the input's name", _DYNAMIC_HINT)
         got = text[colon + 1 : equals].strip()
-        raise _fail(flag, text, colon + 1, f"expected the axis as an integer, got '{got}'", _DYNAMIC_HINT)
+        raise _fail(_DYNAMIC, text, colon + 1, f"expected the axis as an integer, got '{got}'", _DYNAMIC_HINT)
     name = text[: match.start()].strip()
     if not name:
-        raise _fail(flag, text, 0, "expected the input's name", _DYNAMIC_HINT)
+        raise _fail(_DYNAMIC, text, 0, "expected the input's name", _DYNAMIC_HINT)
     rest, offset = text[match.end() :], match.end()
     head = re.match(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*", rest)
     if head is None:
-        raise _fail(flag, text, offset, "expected a symbol (letters, digits, '_')", _DYNAMIC_HINT)
-    request = {"input": name, "axis": int(match.group(1)), "symbol": head.group(1)}
+        raise _fail(_DYNAMIC, text, offset, "expected a symbol (letters, digits, '_')", _DYNAMIC_HINT)
+    axis, symbol = int(match.group(1)), head.group(1)
     rest, offset = rest[head.end() :], offset + head.end()
     if not rest:
-        return DynamicRequest(**request)
+        return DynamicRequest(input=name, axis=axis, symbol=symbol)
     bounds = re.fullmatch(r"\[\s*([0-9]*)\s*\.\.\s*([0-9]*)\s*(?:\.\.\s*([0-9]*)\s*)?\]\s*", rest)
     if bounds is None:
-        raise _fail(flag, text, offset, f"expected '[min..best..max]', got '{rest}'", _DYNAMIC_HINT)
+        raise _fail(_DYNAMIC, text, offset, f"expected '[min..best..max]', got '{rest}'", _DYNAMIC_HINT)
     numbers = [int(word) if word else None for word in bounds.groups()]
     minimum, best, maximum = numbers if bounds.group(3) is not None else (numbers[0], None, numbers[1])
     order = [n for n in (minimum, best, maximum) if n is not None]
     if order != sorted(order):
-        raise _fail(flag, text, offset, f"expected min <= best <= max, got {rest.strip()}", _DYNAMIC_HINT)
-    return DynamicRequest(**request, minimum=minimum, best=best, maximum=maximum)
+        raise _fail(_DYNAMIC, text, offset, f"expected min <= best <= max, got {rest.strip()}", _DYNAMIC_HINT)
+    return DynamicRequest(input=name, axis=axis, symbol=symbol, minimum=minimum, best=best, maximum=maximum)
 
 
 def parse_argument(text: str) -> tuple[str, Any]:
@@ -116,9 +116,9 @@ def parse_argument(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals:
-        raise _fail("--arg", text, len(text), "expected '=value'", _ARG_HINT)
+        raise _fail(_ARG, text, len(text), "expected '=value'", _ARG_HINT)
     if not name:
-        raise _fail("--arg", text, 0, "expected a name before '='", _ARG_HINT)
+        raise _fail(_ARG, text, 0, "expected a name before '='", _ARG_HINT)
     word = value.strip()
     lower = word.lower()
     if lower in ("true", "false"):
@@ -134,7 +134,7 @@ def parse_argument(text: str) -> tuple[str, Any]:
     except ValueError:
         return name, value
     if not math.isfinite(number):
-        raise _fail("--arg", text, len(name) + 1, f"expected a finite number, got '{word}'", _ARG_HINT)
+        raise _fail(_ARG, text, len(name) + 1, f"expected a finite number, got '{word}'", _ARG_HINT)
     return name, number
 
 

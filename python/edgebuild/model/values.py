@@ -30,7 +30,8 @@ def numpy_dtype(name: str) -> "np.dtype[Any]":
     if name in _ML_DTYPES:
         import ml_dtypes
 
-        return np.dtype(getattr(ml_dtypes, name))
+        found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, name))
+        return found
     if name == "string":
         return np.dtype(object)
     return np.dtype(name)
@@ -129,7 +130,8 @@ class Call:
         import torch
 
         tensors = [to_tensor(inputs[name]) for name in self.names]
-        with torch.no_grad():
+        # Without the profiling executor: it compiles anew for every shape that is tried.
+        with torch.no_grad(), torch.jit.optimized_execution(False):
             return module(
                 *(bind(argument, tensors) for argument in self.args),
                 **{name: bind(argument, tensors) for name, argument in self.kwargs.items()},
