@@ -138,7 +138,7 @@ def variant_report(**changes: Any) -> VariantReport:
 
 def build_report(**changes: Any) -> BuildReport:
     values: dict[str, Any] = {
-        "bundle": Path("/work/somewhere/digits.x86-64.edge"),
+        "bundle": Path("/somewhere/digits.x86-64.edge"),
         "bundle_id": "0123456789abcdef" * 4,
         "target": "x86-64",
         "model": "model.pt",

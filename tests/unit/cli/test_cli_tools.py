@@ -1,0 +1,117 @@
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import Invoke, run_process  # isort: skip
+
+
+def test_cache_info_and_clean(invoke: Invoke, tmp_path: Path) -> None:
+    data = invoke("cache", "info", "--json").json
+    assert data["bytes"] == 0
+    root = Path(data["path"])
+    assert root.is_relative_to(tmp_path)
+    for section in ("export", "proof"):
+        (root / section / "key").mkdir(parents=True)
+        (root / section / "key" / "f").write_bytes(b"x" * 1000)
+    assert invoke("cache", "info", "--json").json["bytes"] == 2000
+    assert "2.0 KiB" in invoke("cache", "info").out
+    assert invoke("cache", "clean", "proof", "--json").json["freed_bytes"] == 1000
+    assert invoke("cache", "clean").out == "freed 1000 B\n"
+    assert invoke("cache", "info", "--json").json["bytes"] == 0
+
+
+def test_doctor_finds_what_is_missing_and_exits_10(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import metadata
+
+    from edgebuild.cli import checks
+
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "ziglang":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(checks.metadata, "version", version)
+    result = invoke("doctor")
+    assert result.code == 10
+    assert "pip install 'edgebuild[cross]'" in result.out
+    data = invoke("doctor", "--json").json
+    assert data["exit_code"] == 10
+    assert [c["state"] for c in data["checks"] if c["name"] == "ziglang"] == ["missing"]
+
+
+def test_doctor_reports_a_cache_that_can_not_be_written(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("file").absolute() / "below"))
+    result = invoke("doctor", "--json")
+    assert result.code == 10
+    assert [c["state"] for c in result.json["checks"] if c["name"] == "cache"] == ["missing"]
+
+
+def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) -> None:
+    data = invoke("doctor", "--target", "jetson", "--json").json
+    states = {c["name"]: c["state"] for c in data["checks"]}
+    assert data["target"] == "jetson-orin"
+    assert states["toolchain aarch64-linux-gnu"] == "ok"
+    assert states["tensorrt 10.3"] == "absent"
+    assert states["onnxruntime 1.31.1"] == "ok"
+    assert "emulator" in states
+
+
+def test_runtime_pack_fills_a_folder_for_thin_bundles(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import hashlib
+
+    from edgebuild.native import engines
+
+    library = tmp_path / "lib.so"
+    library.write_bytes(b"engine")
+
+    def fetch_engine(pin: Any, cache: Any) -> Any:
+        return engines.EngineFiles(pin=pin, library=library, licences={"onnxruntime-LICENSE": library})
+
+    monkeypatch.setattr(engines, "fetch_engine", fetch_engine)
+    result = invoke("runtime", "pack", "--target", "jetson", "-o", "out", "--json")
+    assert result.code == 0, result.err
+    (engine,) = result.json["engines"]
+    packed = Path("out") / engine["file"]
+    assert packed.read_bytes() == b"engine"
+    assert engine["sha256"] == hashlib.sha256(b"engine").hexdigest()
+    assert "tensorrt" in result.json["skipped"][0]
+    assert (Path("out") / "licenses" / "onnxruntime-LICENSE").is_file()
+    assert not list(Path("out").rglob(".*"))
+    assert "EDGEBUILD_RUNTIME_PATH" in invoke("runtime", "pack", "--target", "x86-64", "-o", "out").out
+    assert invoke("runtime", "pack", "--target", "jetson", "--backend", "tensorrt", "-o", "out").code == 5
+    Path("file").write_text("")
+    assert invoke("runtime", "pack", "--target", "x86-64", "-o", "file").code == 2
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_a_script_for_our_program(invoke: Invoke, shell: str) -> None:
+    result = invoke("completion", shell)
+    assert result.code == 0
+    assert "_EDGEBUILD_COMPLETE" in result.out
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_completion_knows_commands_targets_and_options(tmp_path: Path) -> None:
+    def complete(line: str) -> list[str]:
+        env = {"_EDGEBUILD_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(line.split(" ")) - 1)}
+        done = run_process(cwd=tmp_path, env=env)
+        return [word.split(",", 1)[1] for word in done.stdout.split()]
+
+    assert complete("edgebuild insp") == ["inspect"]
+    assert complete("edgebuild build --target raspberrypi") == [f"raspberrypi{n}" for n in (2, 3, 4, 5)]
+    assert "--parity-tol" in complete("edgebuild build --pari")
+
+
+def test_json_output_is_a_single_object_for_every_light_command(invoke: Invoke) -> None:
+    for arguments in (["targets"], ["targets", "host"], ["doctor"], ["cache", "info"], ["cache", "clean"]):
+        result = invoke(*arguments, "--json")
+        assert result.json["exit_code"] == result.code
+        assert json.loads(result.out)["schema"].startswith("edgebuild.")
