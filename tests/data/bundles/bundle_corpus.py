@@ -120,7 +120,7 @@ def length_cases() -> Iterator[Case]:
     for name, more in (
         ("byte", b"\0"),
         ("block", bytes(512)),
-        ("record", bytes(-len(good) % 10240)),
+        ("record", bytes(10240 - len(good) % 10240)),
         ("text", b"x" * 512),
         ("tar", good),
     ):

@@ -303,6 +303,12 @@ def manifest_cases() -> Iterator[tuple[str, bytes, int]]:
     limit = 16 * 1024 * 1024
     yield "size-at-limit", sound + b" " * (limit - len(sound)), OK
     yield "size-above-limit", sound + b" " * (limit - len(sound) + 1), CORRUPT
+    # A file of no bytes, whose shape is at the limit but for its 0.
+    items = sound_manifest()["goldens"][0]["outputs"]["parts"]["items"]
+    for name, size, code in (("below", 2**51, OK), ("at", 2**52, CORRUPT)):
+        empty = {"kind": "tensor", "dtype": "float32", "shape": [size, 0, 2**6], "file": "licenses/empty.txt"}
+        manifest = edited("goldens", 0, "outputs", "parts", "items", to=[*items, empty])
+        yield f"golden-empty-{name}-2-63-bits", dump(manifest), code
     # What a reader can't know is said first; what breaks JSON comes before that.
     newer = edited("format", "major", to=2)
     yield "major-newer-and-broken", dump({**newer, "variants": 7}), INCOMPATIBLE
