@@ -41,7 +41,7 @@ constexpr std::uint64_t kEndBytes = 2 * kBlock;
 constexpr const char* kExecutableMode = "0000755";
 
 void put(ArchiveHeader& header, const Field& field, std::string_view text) {
-  std::memcpy(header.data() + field.offset, text.data(), text.size());
+  std::copy(text.begin(), text.end(), header.data() + field.offset);  // may be empty and null: no memcpy
 }
 
 void put_octal(ArchiveHeader& header, const Field& field, std::uint64_t value) {
