@@ -179,6 +179,8 @@ class Bundle:
                 if progress is not None:
                     progress(path, done, total)
             _check_digest(path, digest.hexdigest(), self._entry(path))
+            if progress is not None and self._entry(path).size == 0:
+                progress(path, done, total)
 
     def goldens(self) -> tuple[GoldenArrays, ...]:
         """The inputs and outputs of the original model, decoded; ``edgebuild.bundle.values`` says how each dtype comes.
