@@ -181,10 +181,4 @@ eb_status* Model::profiling_session(const std::string& prefix, Handle<OrtSession
   return create_session(backend_, files_, options_, prefix.c_str(), out);
 }
 
-eb_status* Model::empty_value(const Port& port, bool none, OrtValue** /*out*/) const {
-  return plugin::make_error(backend_.host(), EB_UNSUPPORTED,
-                            "input '" + port.name + "': ONNX Runtime's C API can't make " +
-                                (none ? "an absent optional" : "an empty sequence"));
-}
-
 }  // namespace edgebuild::onnxruntime

@@ -136,6 +136,8 @@ class Model {
   std::vector<Port> inputs_;
   std::vector<Port> outputs_;
   std::unique_ptr<std::atomic<bool>[]> volatile_outputs_;
+  mutable std::mutex empty_mutex_;
+  mutable std::map<std::pair<const Port*, bool>, Handle<OrtSession>> empty_sessions_;  // Made when first needed.
 };
 
 /// Makes a session from files in memory. `profile_prefix` NULL: no profile.
