@@ -185,7 +185,7 @@ def _as_array(value: Any, dtype: str, name: str) -> NDArray[Any]:
     a list, gets the one that is wanted, where NumPy calls that a cast of the same kind.
     """
     if isinstance(value, np.ndarray):
-        return np.ascontiguousarray(value, dtype=value.dtype.newbyteorder("=")).reshape(value.shape)
+        return np.require(value, dtype=value.dtype.newbyteorder("="), requirements=["C", "A"])
     if hasattr(value, "__dlpack__") and not isinstance(value, np.generic):
         return np.require(_from_dlpack(value, name), requirements=["C", "A"])
     wanted = _numpy_dtype(dtype)
