@@ -44,6 +44,10 @@ def _wrong(edgerun: Path, command: str, cases: list[Case], folder: Path) -> list
             timeout=60,
         )
         one_line = len(done.stderr.strip().splitlines()) <= 1 or done.returncode == 0
+        # After all hashes, `verify` runs the goldens; the corpus holds no real model, so a sound bundle ends there.
+        unrunnable = done.returncode == 5 and "no variant can run here" in done.stderr
+        if command == "verify" and case.exit_code == 0 and unrunnable:
+            return None
         if done.returncode != case.exit_code or not one_line:
             return case.name, case.exit_code, done.returncode, done.stderr[-300:]
         return None
