@@ -24,7 +24,8 @@ def dtype_name(array: Array) -> str:
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
     """The numpy (or ml_dtypes) dtype of a manifest's name."""
-    return np.dtype(_ML_DTYPES.get(name, name))
+    found: np.dtype[Any] = np.dtype(_ML_DTYPES.get(name, name))
+    return found
 
 
 def is_float(dtype: str) -> bool:

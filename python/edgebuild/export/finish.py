@@ -108,12 +108,13 @@ def finish(
             if stripped not in graph.initializers:
                 _rename(value, stripped)
 
-    by_name = {value.name: value for value in graph.inputs}
+    by_name: dict[str, ir.Value] = {str(value.name): value for value in graph.inputs}
     engine_inputs: list[str | None] = []
     wanted: dict[ir.Value, str] = {}
     kept: list[ir.Value] = []
     for index, spec in enumerate(inputs):
-        value = by_name.pop(f"{INPUT_PREFIX}{index}", None)
+        key = f"{INPUT_PREFIX}{index}"
+        value = by_name.pop(key) if key in by_name else None
         if value is None or (not value.uses() and not value.is_graph_output()):
             engine_inputs.append(None)
             continue
@@ -123,7 +124,7 @@ def finish(
         if isinstance(spec.type, TensorType):
             value.shape = None if spec.type.shape is None else ir.Shape(spec.type.shape)
     if by_name:
-        message = f"the graph has unknown inputs: {', '.join(sorted(str(name) for name in by_name))}"
+        message = f"the graph has unknown inputs: {', '.join(sorted(by_name))}"
         raise ValueError(message)
     graph.inputs[:] = kept
 

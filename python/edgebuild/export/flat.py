@@ -37,7 +37,7 @@ def iterate_tensors(value: Any) -> Iterator[Any]:
             yield from iterate_tensors(getattr(value, field.name))
 
 
-class FlatModule(torch.nn.Module):
+class FlatModule(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """Calls ``module`` with constants bound and nested arguments rebuilt; returns its tensors as one flat tuple."""
 
     def __init__(self, module: Any, args: tuple[Argument, ...], kwargs: Mapping[str, Argument]) -> None:

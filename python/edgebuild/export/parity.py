@@ -194,19 +194,19 @@ def check_parity(
             if present is None or (found.excess, found.error) > (present.excess, present.error):
                 worst[position] = found
     results = []
-    for name, found in zip(names, worst, strict=True):
-        assert found is not None
+    for name, final in zip(names, worst, strict=True):
+        assert final is not None
         atol, rtol = tolerances[name]
         results.append(
             OutputParity(
                 output=name,
-                max_abs_error=found.error,
-                index=found.index,
-                got=found.got,
-                expected=found.expected,
+                max_abs_error=final.error,
+                index=final.index,
+                got=final.got,
+                expected=final.expected,
                 atol=atol,
                 rtol=rtol,
-                passed=found.excess <= 1.0,
+                passed=final.excess <= 1.0,
             )
         )
     return tuple(results)

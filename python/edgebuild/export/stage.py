@@ -46,6 +46,16 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         return [to_numpy(value) for value in source.reference(sample)[0]]
 
     names = output_names(structure, len(outputs))
+    onnx_model: ir.Model | None = None
+    if source.kind is ModelKind.ONNX:
+        from edgebuild.export.exporters.onnx_file import read_onnx
+
+        assert source.onnx_path is not None
+        onnx_model = read_onnx(Path(source.onnx_path))
+        names = [str(value.name) for value in onnx_model.graph.outputs]
+        if not all(isinstance(value, np.ndarray) for value in outputs):
+            message = f"model {source.name} has an output that is a sequence, a map or absent"
+            raise ModelError(message, hint="only tensors can be outputs; add a node that stacks or unpacks it")
     if source.kind is not ModelKind.ONNX:
         parity_module.check_repeatable(reference, source.samples[0], names)
     expected = [reference(sample) for sample in source.samples]
@@ -53,11 +63,12 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     latency = _latency_ms(source)
 
     judge = _Judge(source, request, directory, names, expected, reference, progress)
+    attempts: tuple[Attempt, ...]
     with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as scratch:
-        if source.kind is ModelKind.ONNX:
+        if onnx_model is not None:
             from edgebuild.export.exporters.onnx_file import take_over
 
-            judged = take_over(source, judge)
+            judged = take_over(onnx_model, judge)
             exporter, attempts = "onnx", (Attempt(exporter="onnx", error=None),)
             opset = int(judged.model.opset_imports[""])
         else:

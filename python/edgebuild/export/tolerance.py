@@ -15,6 +15,7 @@ that both sides round. The bound is relative to the output tensor's largest magn
 element has the error of the large ones it came from), so atol = t * max|output| and rtol = t.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ class Depth:
     @property
     def relative(self) -> float:
         """The derived tolerance, as a part of the output's largest magnitude."""
-        return min(GROWTH * UNIT_ROUNDOFF[self.dtype] * max(self.operations, 4.0) ** 0.5, CEILING)
+        return min(GROWTH * UNIT_ROUNDOFF[self.dtype] * math.sqrt(max(self.operations, 4.0)), CEILING)
 
 
 def _dims(value: ir.Value | None) -> list[int | None] | None:

@@ -59,16 +59,16 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except MemoryError:
         traceback.print_exc()
-        error = ResourceError(
+        failure = ResourceError(
             "memory ran out while the model was exported", hint="free memory, or build on a larger machine"
         )
-        send(encode_error(error))
-        return error.exit_code
+        send(encode_error(failure))
+        return failure.exit_code
     except OSError as problem:
         traceback.print_exc()
-        error = ResourceError(f"{problem.strerror or problem}: {problem.filename or options.directory}")
-        send(encode_error(error))
-        return error.exit_code
+        failure = ResourceError(f"{problem.strerror or problem}: {problem.filename or options.directory}")
+        send(encode_error(failure))
+        return failure.exit_code
     except KeyboardInterrupt:
         return 130
     except Exception as problem:

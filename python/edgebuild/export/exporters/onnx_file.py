@@ -9,7 +9,6 @@ import onnx_ir as ir
 from edgebuild.errors import IncompatibleError, ModelError
 from edgebuild.export.chain import Judged
 from edgebuild.export.finish import strip_traces
-from edgebuild.model.source import ModelSource
 
 OPSET_MIN = 7
 """Oldest opset that is taken; the graph stage raises it."""
@@ -52,9 +51,7 @@ def _check_location(path: Path, location: str) -> None:
         raise ModelError(message, hint="copy the data file beside the model")
 
 
-def take_over(source: ModelSource, judge: Callable[..., Judged]) -> Judged:
-    """The file's graph, written into the result's folder and compared with itself in ONNX Runtime."""
-    assert source.onnx_path is not None
-    model = read_onnx(Path(source.onnx_path))
+def take_over(model: ir.Model, judge: Callable[..., Judged]) -> Judged:
+    """The file's graph, written into the result's folder and compared with the file's own results in ONNX Runtime."""
     strip_traces(model)
     return judge(model, rename=False)

@@ -49,7 +49,7 @@ class _Unshared:
         return self
 
 
-class ScriptInterpreter(torch.nn.Module):
+class ScriptInterpreter(torch.nn.Module):  # type: ignore[misc]  # torch is not followed by mypy
     """``script`` as a module that torch.export can trace; parameters and buffers are the script's own, not copies."""
 
     def __init__(self, script: torch.jit.ScriptModule) -> None:
@@ -209,11 +209,11 @@ class _Run:
 
     def _loop(self, node: Any, inputs: list[Any], environment: dict[str, Any]) -> list[Any]:
         trips, condition, *carried = inputs
+        (body,) = node.blocks()
+        names = [value.debugName() for value in body.inputs()]
         if isinstance(trips, torch.SymInt) and not trips.node.is_constant():
             message = "a loop over a dynamic axis can't be unrolled"
             raise InterpreterError(message)
-        (body,) = node.blocks()
-        names = [value.debugName() for value in body.inputs()]
         for step in range(int(trips)):
             if not bool(condition):
                 break

@@ -29,7 +29,7 @@ def _adaptive(x: torch.Tensor, output_size: Sequence[int | None], rank: int) -> 
     """(axis, size, bins) of each pooled axis."""
     axes = range(x.dim() - rank, x.dim())
     sizes = [x.shape[axis] for axis in axes]
-    wanted = list(output_size) if isinstance(output_size, (list, tuple)) else [output_size] * rank
+    wanted: list[Any] = list(output_size) if isinstance(output_size, (list, tuple)) else [output_size] * rank
     found = []
     for axis, size, bins in zip(axes, sizes, wanted, strict=True):
         if bins is None or bins == 1:
@@ -177,6 +177,13 @@ def convolution_mode(
     return _CONVOLUTIONS[rank](x, weight, bias, stride, 0, dilation, groups)
 
 
+def select(x: torch.Tensor, dim: int, index: Any) -> torch.Tensor:
+    """``aten::select``; ``index`` may be a 0-d tensor, the step of a scanned loop."""
+    if isinstance(index, torch.Tensor):
+        return x.index_select(dim, index.reshape(1)).squeeze(dim)
+    return torch.ops.aten.select.int(x, dim, index)
+
+
 def median(x: torch.Tensor, dim: int, keepdim: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
     """``aten::median.dim``: the lower of the middle elements, by sorting."""
     return kth_value(x, (x.shape[dim] + 1) // 2, dim, keepdim)
@@ -245,6 +252,7 @@ LOWERED: dict[str, Callable[..., Any]] = {
     "aten::adaptive_max_pool3d": lambda x, size: adaptive_max_pool(x, size, 3),
     "aten::_convolution": convolution,
     "aten::_convolution_mode": convolution_mode,
+    "aten::select": select,
     "aten::median": lambda x, *args: median(x, *args) if args else median(x.flatten(), 0)[0],
     "aten::kthvalue": kth_value,
     "aten::cdist": pairwise_distance,
@@ -265,7 +273,7 @@ def lower_program(program: "torch.export.ExportedProgram") -> "torch.export.Expo
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         lowered = LOWERED.get(node.target._schema.name)
-        if lowered is not None and not _all_ones(node):
+        if lowered is not None and lowered is not select and not _all_ones(node):
             table[node.target] = lowered
     return program.run_decompositions(table) if table else program
 
