@@ -16,9 +16,11 @@ bool reusable(const eb_value& seen, const eb_value& now) noexcept {
          seen.byte_size == now.byte_size && seen.device_type == now.device_type && same_shape(seen, now);
 }
 
-/// The engine's words when a bound buffer has another shape than the result.
+/// The engine's words when a bound buffer has another shape than the result: those of 1.21 and those of 1.31. A test
+/// with the real library notices when they change; the run then fails with the engine's message.
 bool is_shape_refusal(const char* message) noexcept {
-  return std::strstr(message, "shape verification failed") != nullptr;
+  return std::strstr(message, "shape verification failed") != nullptr ||
+         std::strstr(message, "but the computed output shape") != nullptr;
 }
 
 }  // namespace

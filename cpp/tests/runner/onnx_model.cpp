@@ -39,7 +39,7 @@ std::string value(const std::string& name, const std::string& type) { return byt
 
 std::string node(const std::string& op_type, const std::vector<std::string>& inputs,
                  const std::vector<std::string>& outputs, const std::vector<std::string>& attributes) {
-  return repeated(1, inputs) + repeated(2, outputs) + bytes(3, op_type + "_node") + bytes(4, op_type) +
+  return repeated(1, inputs) + repeated(2, outputs) + bytes(3, op_type + "_" + outputs.front()) + bytes(4, op_type) +
          repeated(5, attributes);
 }
 

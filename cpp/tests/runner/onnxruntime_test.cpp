@@ -238,7 +238,7 @@ TEST_CASE("ONNX Runtime: a profile names node, operator and provider") {
     const Result<std::vector<ProfileEntry>> profile = runner.profile();
     REQUIRE_MESSAGE(profile.ok(), profile.status().message());
     REQUIRE(profile.value().size() == 2);
-    CHECK(profile.value()[0].node == "Add_node");
+    CHECK(profile.value()[0].node == "Add_s");
     CHECK(profile.value()[1].op_type == "Relu");
     CHECK(profile.value()[1].provider == "CPUExecutionProvider");
     CHECK(profile.value()[1].calls == calls);
