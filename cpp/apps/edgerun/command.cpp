@@ -66,7 +66,7 @@ int report_error(const std::string& command, bool json, const Status& status) {
     JsonWriter writer;
     writer.begin_object().member("schema", "edgebuild." + command + "/1").key("error");
     writer.begin_object().member("code", edgebuild::code_name(status.code())).member("message", status.message());
-    writer.end_object().member("exit_code", code).end_object();
+    writer.key("hint").null().end_object().member("exit_code", code).end_object();
     if (print(writer.text() + "\n").ok()) return code;
   }
   std::string line = "edgerun: error: " + status.message();
@@ -112,9 +112,7 @@ Result<Runner> load_runner(const CommonOptions& options) {
   arm_hard_deadline(options);
   Result<Runner> runner = Runner::load(options.bundle, load_options(options));
   if (!runner.ok()) return runner;
-  for (const edgebuild::PassedOver& passed : runner.value().passed_over()) {
-    std::fprintf(stderr, "edgerun: variant %s passed over: %s\n", passed.variant.c_str(), passed.reason.c_str());
-  }
+  // Those that were passed over have been said as warnings, with their reasons, while it loaded.
   std::fprintf(stderr, "edgerun: variant %s (%s %s)\n", runner.value().variant_name().c_str(),
                runner.value().backend_name().c_str(), runner.value().engine_version().c_str());
   return runner;

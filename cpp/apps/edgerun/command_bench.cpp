@@ -227,20 +227,20 @@ std::string to_text(const BenchOptions& options, const Runner& runner, const Mea
   const auto row = [&](const char* name, const std::string& value) {
     text += format("  %-14s %s\n", name, value.c_str());
   };
-  row("mean", format_seconds(m.latency.mean) + " +- " + format_seconds(m.latency.std));
+  row("mean", format_seconds(m.latency.mean) + ", std " + format_seconds(m.latency.std));
   row("min", format_seconds(m.latency.min));
   row("p50", format_seconds(m.latency.p50));
   row("p90", format_seconds(m.latency.p90));
   row("p95", format_seconds(m.latency.p95));
   row("p99", format_seconds(m.latency.p99));
   row("throughput", format("%.1f /s", static_cast<double>(m.runs) / m.wall_s));
-  text += "\n" + bold("process") + "\n";
+  text += heading("process");
   row("load", format_seconds(m.load_s));
   row("first result", format_seconds(m.first_result_s) + " after the start");
   row("peak RSS", format_bytes(m.peak_rss));
   row("threads", format("%llu in the process, engine: %s", static_cast<unsigned long long>(m.threads),
                         options.threads ? std::to_string(*options.threads).c_str() : "the variant's"));
-  text += "\n" + bold("processor") + "\n";
+  text += heading("processor");
   row("model", cpu_model());
   row("before", clock_text(m.before));
   row("after", clock_text(m.after));
@@ -258,7 +258,7 @@ std::string to_text(const BenchOptions& options, const Runner& runner, const Mea
     table.add({sorted[i].node, sorted[i].op_type, format_seconds(ns * 1e-9 / calls),
                format("%.1f %%", total > 0.0 ? 100.0 * ns / total : 0.0)});
   }
-  text += "\n" + bold("profile") + "\n" + table.text();
+  text += heading("profile") + table.text();
   if (sorted.size() > kRows) text += format("  and %zu more; --json has all\n", sorted.size() - kRows);
   return text;
 }

@@ -113,8 +113,8 @@ std::string to_text(const Bundle& bundle) {
   text += format("  machine  %s (%s)\n", manifest.arch.c_str(), manifest.triple.c_str());
   text += format("  size     %s in %zu files, %zu goldens\n", format_bytes(total_size(manifest)).c_str(),
                  manifest.files.size(), manifest.goldens.size());
-  text += "\n" + bold("inputs") + "\n" + spec_table(manifest.signature.inputs);
-  text += "\n" + bold("outputs") + "\n" + spec_table(manifest.signature.outputs);
+  text += heading("inputs") + spec_table(manifest.signature.inputs);
+  text += heading("outputs") + spec_table(manifest.signature.outputs);
   if (!manifest.signature.symbols.empty()) {
     Table table(
         {{"symbol", {}}, {"min", Table::Align::kRight}, {"best", Table::Align::kRight}, {"max", Table::Align::kRight}},
@@ -123,7 +123,7 @@ std::string to_text(const Bundle& bundle) {
       table.add(
           {name, std::to_string(range.min), std::to_string(range.best), range.max ? std::to_string(*range.max) : "-"});
     }
-    text += "\n" + bold("symbols") + "\n" + table.text();
+    text += heading("symbols") + table.text();
   }
   Table variants({{"variant", {}},
                   {"backend", {}},
@@ -143,7 +143,7 @@ std::string to_text(const Bundle& bundle) {
     variants.add({variant.name, variant.backend, variant.precision, format_bytes(size), engine,
                   variant.speed_measured ? "measured" : "unproved"});
   }
-  return text + "\n" + bold("variants, in the order in which they are tried") + "\n" + variants.text();
+  return text + heading("variants, in the order in which they are tried") + variants.text();
 }
 
 }  // namespace

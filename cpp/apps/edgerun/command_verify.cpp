@@ -125,7 +125,7 @@ class Verifier {
     const int code = agrees() ? 0 : edgebuild::exit_code(Code::kGateFailed);
     if (!agrees()) {
       json.key("error").begin_object().member("code", edgebuild::code_name(Code::kGateFailed));
-      json.member("message", failure()).end_object();
+      json.member("message", failure()).key("hint").null().end_object();
     }
     json.member("exit_code", code).end_object();
     return json.text() + "\n";
@@ -156,7 +156,7 @@ class Verifier {
                    format("%.3g", c.worst.error), format("%.3g", c.worst.allowed), index_text(c.worst.index)});
       }
     }
-    text += "\n" + table.text();
+    text.append("\n").append(table.text());
     for (const VariantReport& report : reports_) {
       if (!report.skipped.empty()) text += "  " + report.name + " can't run here: " + report.skipped + "\n";
     }

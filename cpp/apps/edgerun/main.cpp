@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <cstdio>
 #include <exception>
 #include <new>
 
@@ -32,9 +33,7 @@ int execute(Command& command, const std::string& name, bool json, std::chrono::s
   return status.ok() ? exit_code : report_error(name, json, status);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run_program(int argc, char** argv) {
   const auto started = std::chrono::steady_clock::now();
   const std::string name = command_name(argc, argv);
   const bool json = wants_json(argc, argv);
@@ -48,4 +47,12 @@ int main(int argc, char** argv) {
     return report_error(name, json,
                         Status(edgebuild::Code::kInternal, std::string("a bug of edgerun: ") + error.what()));
   }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int code = run_program(argc, argv);
+  std::fflush(nullptr);
+  ::_exit(code);  // not exit(): an engine's threads may still be there, and its static destructors take time
 }

@@ -1,6 +1,7 @@
 #include "npy.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <optional>
@@ -218,13 +219,13 @@ void swap_bytes(std::span<std::byte> data, std::size_t unit) {
 void reorder(const std::byte* source, std::byte* target, const Header& header, std::size_t bytes) {
   const std::size_t item = header.type.item_size;
   const std::size_t rank = header.shape.size();
-  std::vector<std::size_t> stride(rank);
+  std::array<std::size_t, EB_MAX_RANK> stride{};
   std::size_t step = item;
   for (std::size_t axis = 0; axis < rank; ++axis) {
     stride[axis] = step;
     step *= static_cast<std::size_t>(header.shape[axis]);
   }
-  std::vector<std::int64_t> index(rank, 0);
+  std::array<std::int64_t, EB_MAX_RANK> index{};
   std::size_t offset = 0;
   for (std::size_t done = 0; done < bytes; done += item) {
     std::memcpy(target + done, source + offset, item);

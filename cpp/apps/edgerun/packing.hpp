@@ -1,4 +1,5 @@
-// Types of 4 and 2 bits: packed as in a tensor, or one element a byte, in its lowest bits, as NumPy and ml_dtypes have them.
+// Types of 4 and 2 bits: packed as in a tensor, or one element a byte, in its lowest bits, as NumPy and ml_dtypes have
+// them.
 
 #ifndef EDGEBUILD_APPS_EDGERUN_PACKING_HPP_
 #define EDGEBUILD_APPS_EDGERUN_PACKING_HPP_

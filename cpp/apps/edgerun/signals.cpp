@@ -70,7 +70,8 @@ std::string message(const char* command, bool json, edgebuild::Code code, int ex
   if (!json) return std::string("edgerun: error: ") + text + "\n";
   JsonWriter writer;
   writer.begin_object().member("schema", std::string("edgebuild.") + command + "/1");
-  writer.key("error").begin_object().member("code", edgebuild::code_name(code)).member("message", text).end_object();
+  writer.key("error").begin_object().member("code", edgebuild::code_name(code)).member("message", text);
+  writer.key("hint").null().end_object();
   writer.member("exit_code", exit_code).end_object();
   return writer.text() + "\n";
 }

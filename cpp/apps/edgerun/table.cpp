@@ -43,6 +43,11 @@ std::string bold(std::string_view text) {
   return "\x1b[1m" + std::string(text) + "\x1b[0m";
 }
 
+std::string heading(std::string_view text) {
+  std::string line("\n");
+  return line.append(bold(text)).append("\n");
+}
+
 Table::Table(std::vector<Column> columns, std::size_t flexible) : columns_(std::move(columns)), flexible_(flexible) {}
 
 void Table::add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }

@@ -15,6 +15,9 @@ namespace edgerun {
 /// `text`, bold if stdout gets colour.
 [[nodiscard]] std::string bold(std::string_view text);
 
+/// An empty line, then `text` as the title of what follows.
+[[nodiscard]] std::string heading(std::string_view text);
+
 /// Rows of cells under a header. The widest cells of the column that was chosen to give way are shortened with "…".
 class Table {
  public:
