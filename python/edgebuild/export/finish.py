@@ -114,15 +114,15 @@ def finish(
     kept: list[ir.Value] = []
     for index, spec in enumerate(inputs):
         key = f"{INPUT_PREFIX}{index}"
-        value = by_name.pop(key) if key in by_name else None
-        if value is None or (not value.uses() and not value.is_graph_output()):
+        given = by_name.pop(key) if key in by_name else None
+        if given is None or (not given.uses() and not given.is_graph_output()):
             engine_inputs.append(None)
             continue
-        kept.append(value)
-        wanted[value] = spec.name
+        kept.append(given)
+        wanted[given] = spec.name
         engine_inputs.append(spec.name)
         if isinstance(spec.type, TensorType):
-            value.shape = None if spec.type.shape is None else ir.Shape(spec.type.shape)
+            given.shape = None if spec.type.shape is None else ir.Shape(spec.type.shape)
     if by_name:
         message = f"the graph has unknown inputs: {', '.join(sorted(by_name))}"
         raise ValueError(message)
