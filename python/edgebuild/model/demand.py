@@ -165,6 +165,24 @@ def resized(axis: int, factor: int | None, at_least: int = 1) -> Carry:
     return carry
 
 
+def projected(demand: Demand) -> Demand | None:
+    """A layer that changes only the last axis (linear, layer norm): rank and leading axes stay, as a hint."""
+    last = -1 if demand.rank is None else demand.rank - 1
+    kept = demand.axes(lambda a: None if a == last else a, demand.rank, demand.min_rank)
+    return replace(kept, dtype=None, limit=None, product=None, weak=True)
+
+
+def looked_up(demand: Demand) -> Demand | None:
+    """An embedding: the result has one axis more, at the end."""
+    last = -1 if demand.rank is None else demand.rank - 1
+    kept = demand.axes(
+        lambda a: None if a == last else a + 1 if a < 0 else a,
+        None if demand.rank is None else demand.rank - 1,
+        max(demand.min_rank - 1, 0),
+    )
+    return replace(kept, dtype=None, limit=None, product=None, weak=True)
+
+
 def stacked(axis: int) -> Carry:
     """``stack(axis)``: like ``unsqueeze``, and the size on that axis is lost."""
     return inserted(axis)

@@ -6,6 +6,7 @@ from typing import Any
 
 from edgebuild.model import layers
 from edgebuild.model.demand import Carry, Demand, same
+from edgebuild.model.operators import BINARY
 from edgebuild.model.values import dtype_name
 
 _MISSING = object()
@@ -215,7 +216,7 @@ class _Walk:
             self.facts.demands.append(current)
 
     def _peers(self, use: "layers.Use") -> None:
-        if use.kind in layers.BINARY:
+        if use.kind in BINARY:
             for other in use.inputs[:2]:
                 self.facts.peers += self.reader._reach.get(other.debugName(), [])
 

@@ -7,180 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from edgebuild.model import demand as d
 from edgebuild.model.demand import Carry, Demand
+from edgebuild.model.operators import BINARY, COMPARING, REDUCING, RETYPED, SAME, SPATIAL
 from edgebuild.model.values import dtype_name
 
 if TYPE_CHECKING:
     from edgebuild.model.graphfacts import GraphReader
-
-BINARY = {"aten::add", "aten::sub", "aten::mul", "aten::div", "aten::add_", "aten::mul_", "aten::sub_", "aten::div_"}
-BINARY |= {"aten::eq", "aten::ne", "aten::lt", "aten::gt", "aten::le", "aten::ge", "aten::maximum", "aten::minimum"}
-BINARY |= {"aten::pow", "aten::remainder", "aten::floor_divide", "aten::where", "aten::__and__", "aten::__or__"}
-BINARY |= {"aten::logical_and", "aten::logical_or", "aten::bitwise_and", "aten::cosine_similarity", "aten::cdist"}
-_SAME = [
-    "relu",
-    "relu_",
-    "relu6",
-    "hardtanh",
-    "hardtanh_",
-    "clamp",
-    "clamp_",
-    "clamp_min",
-    "clamp_max",
-    "sigmoid",
-    "tanh",
-    "gelu",
-    "silu",
-    "silu_",
-    "elu",
-    "leaky_relu",
-    "leaky_relu_",
-    "softmax",
-    "log_softmax",
-    "dropout",
-    "dropout_",
-    "feature_dropout",
-    "contiguous",
-    "detach",
-    "clone",
-    "neg",
-    "abs",
-    "exp",
-    "log",
-    "sqrt",
-    "rsqrt",
-    "sin",
-    "cos",
-    "erf",
-    "round",
-    "floor",
-    "ceil",
-    "softplus",
-    "mish",
-    "hardswish",
-    "hardsigmoid",
-    "hardswish_",
-    "square",
-    "reciprocal",
-    "log1p",
-    "expm1",
-    "sign",
-    "nan_to_num",
-    "cumsum",
-    "flip",
-    "roll",
-    "rsub",
-    "add",
-    "mul",
-    "sub",
-    "div",
-    "add_",
-    "mul_",
-    "sub_",
-    "div_",
-    "pow",
-    "maximum",
-    "minimum",
-    "remainder",
-    "floor_divide",
-    "masked_fill",
-    "masked_fill_",
-    "alias",
-    "requires_grad_",
-    "sort",
-    "cpu",
-    "cuda",
-    "threshold",
-    "logical_not",
-    "bitwise_not",
-    "type_as",
-    "tril",
-    "triu",
-    "expand_as",
-    "prelu",
-    "log2",
-    "log10",
-    "atan",
-    "tan",
-    "cosh",
-    "sinh",
-    "frac",
-    "trunc",
-    "lift_fresh",
-    "normalize",
-]
-SAME = {f"aten::{name}" for name in _SAME} | {"quantized::relu6"}
-_RETYPED = {
-    f"aten::{n}"
-    for n in [
-        "to",
-        "float",
-        "half",
-        "long",
-        "int",
-        "bool",
-        "double",
-        "type",
-        "_cast_Float",
-        "eq",
-        "ne",
-        "lt",
-        "gt",
-        "le",
-        "ge",
-        "isnan",
-    ]
-}
-_SPATIAL = [
-    "max_pool1d",
-    "max_pool2d",
-    "max_pool3d",
-    "avg_pool1d",
-    "avg_pool2d",
-    "avg_pool3d",
-    "adaptive_avg_pool1d",
-    "adaptive_avg_pool2d",
-    "adaptive_avg_pool3d",
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool3d",
-    "upsample_nearest1d",
-    "upsample_nearest2d",
-    "upsample_bilinear2d",
-    "upsample_bicubic2d",
-    "upsample_nearest3d",
-    "pad",
-    "constant_pad_nd",
-    "reflection_pad1d",
-    "reflection_pad2d",
-    "replication_pad1d",
-    "replication_pad2d",
-    "max_pool2d_with_indices",
-    "_upsample_bilinear2d_aa",
-    "pixel_shuffle",
-    "pixel_unshuffle",
-]
-SPATIAL = {f"aten::{name}" for name in _SPATIAL}
-_REDUCING = {
-    f"aten::{n}"
-    for n in [
-        "mean",
-        "sum",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "argmax",
-        "argmin",
-        "norm",
-        "std",
-        "var",
-        "prod",
-        "logsumexp",
-        "any",
-        "all",
-        "median",
-    ]
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -476,9 +307,13 @@ def _carry(use: Use) -> Carry | None:
         if not isinstance(axis, int):
             return None
         return d.stacked(axis) if name == "stack" else d.joined
+    if kind == "aten::embedding" and use.index == 1:
+        return d.looked_up
     if use.index != 0 and kind not in BINARY:
         return None
-    if kind in _RETYPED:
+    if kind in ("aten::linear", "aten::layer_norm"):
+        return d.projected
+    if kind in RETYPED or kind in COMPARING:
         return d.retyped
     if name in ("div", "div_", "mul", "mul_") and use.index == 0 and _is_byte_scale(use.constant(1), name):
         return d.scaled
@@ -486,7 +321,7 @@ def _carry(use: Use) -> Carry | None:
         return d.same
     if kind in SPATIAL:
         return d.unspaced
-    if kind in _REDUCING:
+    if kind in REDUCING:
         return _reduction(use)
     if name in ("flatten", "view", "reshape", "_unsafe_view", "unflatten"):
         return d.flattened

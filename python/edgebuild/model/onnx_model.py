@@ -228,13 +228,13 @@ def _fix(declared: Sequence[ValueSpec], fixed: Mapping[str, ValueSpec]) -> list[
                 raise ModelError(msg, hint=f"give it: --input '{spec.name}:{spec.type.dtype}[1,16]'")
             assert isinstance(user.type, TensorType)
             shape = user.type.shape or ()
-        theirs = user.type.shape if user is not None and isinstance(user.type, TensorType) else None
+        wanted = user.type.shape if user is not None and isinstance(user.type, TensorType) else None
         dims: list[Dim] = []
         for axis, dim in enumerate(shape or ()):
             if isinstance(dim, str) and dim in sizes:
                 dims.append(sizes[dim])
-            elif dim is None and theirs is not None:
-                dims.append(theirs[axis])
+            elif dim is None and wanted is not None:
+                dims.append(wanted[axis])
             else:
                 dims.append(
                     _symbol(dim if isinstance(dim, str) else f"{spec.name}_{axis}" if axis else "batch")

@@ -120,7 +120,16 @@ def _variations(symbols: Mapping[str, SymbolRange], best: Mapping[str, int]) -> 
 def other_size(span: SymbolRange) -> int:
     """A size other than the best one, moderate, odd if possible: it shows what was baked in by tracing."""
     high = span.maximum if span.maximum is not None else max(span.best * 2, span.best + 3)
-    wishes = (span.best + 1, span.best + 3, span.best - 1, span.best // 2, 2, span.minimum, high)
+    wishes = (
+        span.best + span.best // 2 + 1,
+        span.best + 1,
+        span.best + 3,
+        span.best - 1,
+        span.best // 2,
+        2,
+        span.minimum,
+        high,
+    )
     return next((s for s in wishes if s != span.best and max(span.minimum, 1) <= s <= high), span.best)
 
 
