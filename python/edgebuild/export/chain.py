@@ -1,6 +1,7 @@
 """The chain of exporters: each is tried, its graph validated and compared, until one holds."""
 
 import gc
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -185,12 +186,21 @@ class RefusedNodeError(RefusedError):
         super().__init__(f"operator {self.operator} {reason}")
 
 
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
+
+
 def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildError:
     tried = "; ".join(f"{attempt.exporter}: {attempt.error}" for attempt in attempts)
     if wrong is not None:
         return GateError(
             f"the exported model does not compute what the original computes: {wrong}; tried {tried}",
             hint="look at the named output; if the difference is harmless, widen the tolerance with --parity-tol ATOL,RTOL",
+        )
+    kernel = next((found for a in attempts if a.error and (found := _NO_KERNEL.search(a.error))), None)
+    if kernel is not None:
+        return ModelError(
+            f"ONNX Runtime has no CPU kernel of {kernel.group(1)} for the model's element types; tried {tried}",
+            hint="bfloat16 and 8-bit floats are rare there: save the model in float32 (model.float()) or float16",
         )
     operator = next((a.operator for a in attempts if a.operator), None)
     location = next((a.location for a in attempts if a.location), None)

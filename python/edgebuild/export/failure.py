@@ -12,6 +12,7 @@ _LIBRARY = (
     "/onnxscript/",
     "/onnx_ir/",
     "/onnx/",
+    "/onnxruntime/",
     "/edgebuild/",
     "<frozen",
     "<string>",

@@ -103,3 +103,34 @@ def test_missing_operator_is_named_with_the_line_of_the_model(tmp_path):
         exported(torch.jit.trace(Hard(), torch.rand(3, 3)), draw(3, 3), tmp_path)
     assert "tried torch.export" in caught.value.message
     assert caught.value.hint
+
+
+def test_random_model_is_refused_although_its_reference_sets_the_seed(tmp_path):
+    import dataclasses
+
+    class Noisy(torch.nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    source = make_source(Noisy(), draw(2, 3))
+
+    def seeded(inputs):
+        torch.manual_seed(0)
+        return source.reference(inputs)
+
+    with settled(0), pytest.raises(GateError, match="random"):
+        export_source(dataclasses.replace(source, reference=seeded), ModelRequest(path=None), tmp_path, lambda _: None)
+
+
+def test_element_type_without_kernel_is_explained(tmp_path):
+    class Half(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch.nn.Linear(4, 4).bfloat16()
+
+        def forward(self, x):
+            return self.linear(x.to(torch.bfloat16)).float()
+
+    with pytest.raises(ModelError, match="no CPU kernel of Gemm") as caught:
+        exported(Half().eval(), draw(2, 4), tmp_path)
+    assert "float32" in caught.value.hint
