@@ -1,6 +1,5 @@
 """Small models of many kinds, with example inputs to trace them and the shapes that inference should find."""
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
