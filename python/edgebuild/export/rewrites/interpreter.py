@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from edgebuild.export.failure import source_location
+from edgebuild.export.rewrites import script_containers as _containers  # noqa: F401  # registers its operators
 from edgebuild.export.rewrites import script_values as values
 from edgebuild.export.rewrites.lowered import LOWERED
 from edgebuild.export.rewrites.script_ops import PYTHON_OPS, scalar_result

@@ -15,7 +15,9 @@ Handler = Callable[[Any, list[Any]], Any]
 PYTHON_OPS: dict[str, Handler] = {}
 
 
-def _handles(*kinds: str) -> Callable[[Handler], Handler]:
+def handles(*kinds: str) -> Callable[[Handler], Handler]:
+    """Registers a function as the meaning of TorchScript operators."""
+
     def register(handler: Handler) -> Handler:
         for kind in kinds:
             PYTHON_OPS[kind] = handler
@@ -119,7 +121,7 @@ def _cast(inputs: Sequence[Any]) -> Any:
     return NotImplemented
 
 
-@_handles("prim::NumToTensor", "prim::unchecked_cast", "prim::annotate", "aten::ScalarImplicit", "aten::IntImplicit")
+@handles("prim::NumToTensor", "prim::unchecked_cast", "prim::annotate", "aten::ScalarImplicit", "aten::IntImplicit")
 def _same(node: Any, inputs: list[Any]) -> Any:
     value = inputs[0]
     if node.kind() in ("aten::ScalarImplicit", "aten::IntImplicit") and isinstance(value, torch.Tensor):
@@ -127,7 +129,7 @@ def _same(node: Any, inputs: list[Any]) -> Any:
     return value
 
 
-@_handles("prim::unchecked_unwrap_optional", "aten::_unwrap_optional")
+@handles("prim::unchecked_unwrap_optional", "aten::_unwrap_optional")
 def _unwrap(node: Any, inputs: list[Any]) -> Any:
     if inputs[0] is None:
         message = "None where a value is needed"
@@ -135,7 +137,7 @@ def _unwrap(node: Any, inputs: list[Any]) -> Any:
     return inputs[0]
 
 
-@_handles("aten::Int", "aten::item")
+@handles("aten::Int", "aten::item")
 def _int(node: Any, inputs: list[Any]) -> Any:
     value = inputs[0]
     if isinstance(value, torch.Tensor):
@@ -146,7 +148,7 @@ def _int(node: Any, inputs: list[Any]) -> Any:
     return value if node.kind() == "aten::item" else int_of(value)
 
 
-@_handles("aten::Float", "aten::FloatImplicit")
+@handles("aten::Float", "aten::FloatImplicit")
 def _float(node: Any, inputs: list[Any]) -> Any:
     value = inputs[0]
     if isinstance(value, torch.Tensor):
@@ -154,62 +156,62 @@ def _float(node: Any, inputs: list[Any]) -> Any:
     return torch.sym_float(value) if isinstance(value, torch.SymInt) else float(value)
 
 
-@_handles("aten::Bool")
+@handles("aten::Bool")
 def _bool(node: Any, inputs: list[Any]) -> Any:
     return bool(inputs[0])
 
 
-@_handles("prim::ListConstruct")
+@handles("prim::ListConstruct")
 def _list(node: Any, inputs: list[Any]) -> Any:
     return list(inputs)
 
 
-@_handles("prim::TupleConstruct")
+@handles("prim::TupleConstruct")
 def _tuple(node: Any, inputs: list[Any]) -> Any:
     names = node.output().type()
     del names
     return tuple(inputs)
 
 
-@_handles("prim::DictConstruct")
+@handles("prim::DictConstruct")
 def _dict(node: Any, inputs: list[Any]) -> Any:
     return dict(zip(inputs[::2], inputs[1::2], strict=True))
 
 
-@_handles("prim::ListUnpack", "prim::TupleUnpack")
+@handles("prim::ListUnpack", "prim::TupleUnpack")
 def _unpack(node: Any, inputs: list[Any]) -> Any:
     items = list(inputs[0].unbind(0)) if isinstance(inputs[0], torch.Tensor) else list(inputs[0])
     return items[0] if node.outputsSize() == 1 else items
 
 
-@_handles("prim::TupleIndex")
+@handles("prim::TupleIndex")
 def _tuple_index(node: Any, inputs: list[Any]) -> Any:
     return inputs[0][inputs[1]]
 
 
-@_handles("prim::TupleSlice")
+@handles("prim::TupleSlice")
 def _tuple_slice(node: Any, inputs: list[Any]) -> Any:
     return inputs[0][node.i("beg") : node.i("end")]
 
 
-@_handles("prim::dtype")
+@handles("prim::dtype")
 def _dtype(node: Any, inputs: list[Any]) -> Any:
     if is_number(inputs[0]):
         return DTYPES.index(torch.int64 if isinstance(inputs[0], (int, torch.SymInt)) else torch.float64)
     return DTYPES.index(inputs[0].dtype)
 
 
-@_handles("prim::device")
+@handles("prim::device")
 def _device(node: Any, inputs: list[Any]) -> Any:
     return torch.device("cpu")
 
 
-@_handles("prim::layout")
+@handles("prim::layout")
 def _layout(node: Any, inputs: list[Any]) -> Any:
     return 0
 
 
-@_handles(
+@handles(
     "prim::is_cuda", "prim::is_mkldnn", "prim::is_quantized", "prim::is_sparse", "prim::requires_grad", "prim::is_meta",
     "prim::is_mps", "prim::is_xpu", "prim::is_vulkan", "prim::is_nested",
 )  # fmt: skip
@@ -217,29 +219,29 @@ def _never(node: Any, inputs: list[Any]) -> Any:
     return False
 
 
-@_handles("prim::Print", "aten::warn", "aten::manual_seed", "aten::_assert_async")
+@handles("prim::Print", "aten::warn", "aten::manual_seed", "aten::_assert_async")
 def _nothing(node: Any, inputs: list[Any]) -> Any:
     return None
 
 
-@_handles("prim::Uninitialized", "prim::AutogradZero")
+@handles("prim::Uninitialized", "prim::AutogradZero")
 def _none(node: Any, inputs: list[Any]) -> Any:
     return None
 
 
-@_handles("prim::RaiseException")
+@handles("prim::RaiseException")
 def _raise(node: Any, inputs: list[Any]) -> Any:
     message = f"the model raises: {inputs[0]}"
     raise ValueError(message)
 
 
-@_handles("prim::isinstance")
+@handles("prim::isinstance")
 def _isinstance(node: Any, inputs: list[Any]) -> Any:
     message = "a type test at run time"
     raise NotImplementedError(message)
 
 
-@_handles("prim::min", "prim::max")
+@handles("prim::min", "prim::max")
 def _extreme(node: Any, inputs: list[Any]) -> Any:
     function: Callable[..., Any] = torch.sym_min if node.kind() == "prim::min" else torch.sym_max
     values = list(inputs[0]) if len(inputs) == 1 else inputs
@@ -249,39 +251,39 @@ def _extreme(node: Any, inputs: list[Any]) -> Any:
     return result
 
 
-@_handles("aten::size")
+@handles("aten::size")
 def _size(node: Any, inputs: list[Any]) -> Any:
     if is_number(inputs[0]):
         return []
     return list(inputs[0].shape) if len(inputs) == 1 else inputs[0].shape[inputs[1]]
 
 
-@_handles("aten::dim")
+@handles("aten::dim")
 def _dim(node: Any, inputs: list[Any]) -> Any:
     return 0 if is_number(inputs[0]) else inputs[0].dim()
 
 
-@_handles("aten::numel")
+@handles("aten::numel")
 def _numel(node: Any, inputs: list[Any]) -> Any:
     return 1 if is_number(inputs[0]) else inputs[0].numel()
 
 
-@_handles("prim::shape")
+@handles("prim::shape")
 def _shape(node: Any, inputs: list[Any]) -> Any:
     return list(inputs[0].shape)
 
 
-@_handles("prim::data")
+@handles("prim::data")
 def _data(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].detach()
 
 
-@_handles("aten::len")
+@handles("aten::len")
 def _len(node: Any, inputs: list[Any]) -> Any:
     return inputs[0].shape[0] if isinstance(inputs[0], torch.Tensor) else len(inputs[0])
 
 
-@_handles("aten::__range_length")
+@handles("aten::__range_length")
 def _range_length(node: Any, inputs: list[Any]) -> Any:
     low, high, step = inputs
     if isinstance(low, int) and isinstance(high, int):
@@ -289,119 +291,34 @@ def _range_length(node: Any, inputs: list[Any]) -> Any:
     return (high - low + step - (1 if step > 0 else -1)) // step
 
 
-@_handles("aten::__derive_index")
+@handles("aten::__derive_index")
 def _derive_index(node: Any, inputs: list[Any]) -> Any:
     return inputs[1] + inputs[0] * inputs[2]
 
 
-@_handles("aten::__is__")
+@handles("aten::__is__")
 def _is(node: Any, inputs: list[Any]) -> Any:
     return inputs[0] is inputs[1]
 
 
-@_handles("aten::__isnot__")
+@handles("aten::__isnot__")
 def _is_not(node: Any, inputs: list[Any]) -> Any:
     return inputs[0] is not inputs[1]
 
 
-@_handles("aten::__contains__")
-def _contains(node: Any, inputs: list[Any]) -> Any:
-    return inputs[1] in inputs[0]
-
-
-@_handles("aten::__getitem__")
-def _getitem(node: Any, inputs: list[Any]) -> Any:
-    key = inputs[1]
-    return inputs[0][key]
-
-
-@_handles("aten::_set_item")
-def _set_item(node: Any, inputs: list[Any]) -> Any:
-    inputs[0][inputs[1]] = inputs[2]
-    return inputs[0]
-
-
-@_handles("aten::append")
-def _append(node: Any, inputs: list[Any]) -> Any:
-    inputs[0].append(inputs[1])
-    return inputs[0]
-
-
-@_handles("aten::extend")
-def _extend(node: Any, inputs: list[Any]) -> Any:
-    inputs[0].extend(inputs[1])
-
-
-@_handles("aten::insert")
-def _insert(node: Any, inputs: list[Any]) -> Any:
-    inputs[0].insert(inputs[1], inputs[2])
-
-
-@_handles("aten::pop")
-def _pop(node: Any, inputs: list[Any]) -> Any:
-    return inputs[0].pop(*inputs[1:])
-
-
-@_handles("aten::keys", "aten::values", "aten::items")
-def _views(node: Any, inputs: list[Any]) -> Any:
-    return list(getattr(inputs[0], node.kind().removeprefix("aten::"))())
-
-
-@_handles("aten::get")
-def _get(node: Any, inputs: list[Any]) -> Any:
-    return inputs[0].get(*inputs[1:])
-
-
-@_handles("aten::dict")
-def _make_dict(node: Any, inputs: list[Any]) -> Any:
-    return dict(*inputs)
-
-
-@_handles("aten::list", "aten::copy")
-def _copy(node: Any, inputs: list[Any]) -> Any:
-    return NotImplemented if isinstance(inputs[0], torch.Tensor) else type(inputs[0])(inputs[0])
-
-
-@_handles("aten::reverse")
-def _reverse(node: Any, inputs: list[Any]) -> Any:
-    inputs[0].reverse()
-
-
-@_handles("aten::format", "aten::str", "aten::percentFormat")
-def _format(node: Any, inputs: list[Any]) -> Any:
-    return str(inputs[0]).format(*inputs[1:]) if node.kind() == "aten::format" else str(inputs[0])
-
-
-@_handles("aten::add", "aten::add_")
-def _add_lists(node: Any, inputs: list[Any]) -> Any:
-    if isinstance(inputs[0], (list, str)):
-        return inputs[0] + inputs[1]
-    return NotImplemented
-
-
-@_handles("aten::mul")
-def _repeat_list(node: Any, inputs: list[Any]) -> Any:
-    return inputs[0] * inputs[1] if isinstance(inputs[0], list) else NotImplemented
-
-
-@_handles("aten::slice")
-def _slice_list(node: Any, inputs: list[Any]) -> Any:
-    return inputs[0][inputs[1] : inputs[2] : inputs[3]] if isinstance(inputs[0], (list, str)) else NotImplemented
-
-
-@_handles("aten::eq", "aten::ne")
+@handles("aten::eq", "aten::ne")
 def _equal(node: Any, inputs: list[Any]) -> Any:
     if any(isinstance(value, torch.Tensor) or is_number(value) for value in inputs):
         return NotImplemented
     return (inputs[0] == inputs[1]) == (node.kind() == "aten::eq")
 
 
-@_handles("aten::__not__")
+@handles("aten::__not__")
 def _not(node: Any, inputs: list[Any]) -> Any:
     return not inputs[0]
 
 
-@_handles("aten::tensor", "aten::as_tensor")
+@handles("aten::tensor", "aten::as_tensor")
 def _tensor(node: Any, inputs: list[Any]) -> Any:
     value, dtype = inputs[0], inputs[1] if len(inputs) > 1 else None
     kind = DTYPES[dtype] if isinstance(dtype, int) else dtype
