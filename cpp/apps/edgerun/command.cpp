@@ -27,10 +27,9 @@ constexpr double kGraceSeconds = 1.0;
 std::string bundle_of(const std::string& program) {
   const std::size_t name = program.rfind('/');
   if (name == std::string::npos || name < 4 || program.compare(name - 4, 4, "/bin") != 0) return {};
-  std::string root = program.substr(0, name - 4);
-  if (root.empty()) root = "/";
+  const std::string root = program.substr(0, name - 3);  // with its slash
   struct stat info = {};
-  return ::stat((root + "/manifest.json").c_str(), &info) == 0 && S_ISREG(info.st_mode) ? root : std::string();
+  return ::stat((root + "manifest.json").c_str(), &info) == 0 && S_ISREG(info.st_mode) ? root : std::string();
 }
 
 }  // namespace

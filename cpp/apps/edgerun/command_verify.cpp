@@ -68,7 +68,7 @@ class Verifier {
     if (reports_.empty()) return {Code::kUsage, "no variant matches; the bundle has " + variant_names()};
     if (!ran) {
       std::string reasons;
-      for (const VariantReport& report : reports_) reasons += (reasons.empty() ? "" : "; ") + report.skipped;
+      for (const VariantReport& report : reports_) reasons.append(reasons.empty() ? "" : "; ").append(report.skipped);
       return {Code::kIncompatible, "no variant can run here: " + reasons};
     }
     return {};
@@ -166,14 +166,14 @@ class Verifier {
  private:
   static std::string index_text(const std::vector<std::int64_t>& index) {
     std::string text = "[";
-    for (std::size_t i = 0; i < index.size(); ++i) text += (i > 0 ? "," : "") + std::to_string(index[i]);
+    for (std::size_t i = 0; i < index.size(); ++i) text.append(i > 0 ? "," : "").append(std::to_string(index[i]));
     return text + "]";
   }
 
   [[nodiscard]] std::string variant_names() const {
     std::string names;
     for (const Variant& variant : bundle_.manifest().variants) {
-      names += (names.empty() ? "" : ", ") + variant.name + " (" + variant.backend + ")";
+      names.append(names.empty() ? "" : ", ").append(variant.name).append(" (").append(variant.backend).append(")");
     }
     return names;
   }

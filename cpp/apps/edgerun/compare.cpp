@@ -157,7 +157,7 @@ class TensorComparer {
 
 std::string shape_text(const eb_value& tensor) {
   std::string text = std::string(edgebuild::dtype_name(static_cast<DType>(tensor.dtype))) + "[";
-  for (std::uint32_t i = 0; i < tensor.rank; ++i) text += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+  for (std::uint32_t i = 0; i < tensor.rank; ++i) text.append(i > 0 ? "," : "").append(std::to_string(tensor.shape[i]));
   return text + "]";
 }
 

@@ -59,7 +59,8 @@ class Loader {
  private:
   std::string known_names() const {
     std::string names;
-    for (const ValueSpec& spec : signature_.inputs) names += (names.empty() ? "'" : ", '") + spec.name + "'";
+    for (const ValueSpec& spec : signature_.inputs)
+      names.append(names.empty() ? "'" : ", '").append(spec.name).append("'");
     return names.empty() ? "none" : names;
   }
 

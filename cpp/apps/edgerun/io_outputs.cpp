@@ -76,7 +76,7 @@ Status write_one(PendingFiles& pending, const std::string& name, const std::stri
     return pending.write(raw_from_tensor(*leaf.tensor, storage));
   }
   std::string names;
-  for (const Leaf& leaf : leaves) names += (names.empty() ? "'" : ", '") + leaf.key + "'";
+  for (const Leaf& leaf : leaves) names.append(names.empty() ? "'" : ", '").append(leaf.key).append("'");
   return {Code::kUsage, "--output " + name + "=" + path + ": this run has no tensor of that name; it has " + names};
 }
 
