@@ -26,6 +26,8 @@ def is_lengths(name: str, dtype: str) -> bool:
 def plain_value(name: str, dtype: str, shape: tuple[int, ...], sequence: int) -> "np.ndarray[Any, Any]":
     """The most harmless value: normal floats, zero integers, masks that attend to everything, full lengths."""
     kind = numpy_dtype(dtype)
+    if dtype == "string":
+        return np.full(shape, "a", dtype=object)
     if dtype in FLOATS and not is_mask(name):
         rng = np.random.default_rng(0)
         return np.asarray(rng.standard_normal(shape), dtype=np.float32).astype(kind)

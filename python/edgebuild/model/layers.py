@@ -118,6 +118,12 @@ def _linear(use: Use) -> Iterator[Demand]:
         yield _features(use, 1, -1, weight.shape[-1])
 
 
+def _bilinear(use: Use) -> Iterator[Demand]:
+    weight = use.weight(2)
+    if use.index < 2 and weight is not None:
+        yield _features(use, 2, -1, int(weight.shape[1 + use.index]))
+
+
 def _matmul(use: Use) -> Iterator[Demand]:
     if use.kind in ("aten::addmm", "aten::baddbmm"):
         if use.index == 1 and use.weight(2) is not None:
@@ -269,6 +275,7 @@ _HANDLERS = {
     **dict.fromkeys(["conv1d", "conv2d", "conv3d", "_convolution", "convolution"], _conv),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], _conv),
     "linear": _linear,
+    "bilinear": _bilinear,
     **dict.fromkeys(["matmul", "mm", "bmm", "addmm", "mv"], _matmul),
     **dict.fromkeys(["lstm", "gru", "rnn_tanh", "rnn_relu"], _recurrent),
     **dict.fromkeys(["lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell"], _cell),

@@ -12,7 +12,7 @@ from edgebuild.errors import ModelError, UsageError
 from edgebuild.model.fill import is_lengths, is_mask, is_padding_mask, plain_value
 from edgebuild.model.signature import SymbolRange, TensorType, ValueSpec
 from edgebuild.model.source import Inputs
-from edgebuild.model.values import FLOATS, numpy_dtype
+from edgebuild.model.values import FLOATS, INTEGERS, numpy_dtype
 
 Run = Callable[[Mapping[str, Any]], Any]
 
@@ -193,7 +193,7 @@ class _Maker:
         base = self.plain(best)
         for name in self.specs:
             dtype = self.type_of(name).dtype
-            if dtype in FLOATS or dtype in ("bool", "complex64", "complex128") or name in self.lengths or is_mask(name):
+            if dtype not in INTEGERS or name in self.lengths or is_mask(name):
                 continue
             info = np.iinfo(numpy_dtype(dtype))
             limit = limits.get(name)
@@ -261,6 +261,9 @@ class _Maker:
     ) -> "np.ndarray[Any, Any]":
         dtype = self.type_of(name).dtype
         kind = numpy_dtype(dtype)
+        if dtype == "string":
+            words = rng.integers(ord("a"), ord("z") + 1, size=shape)
+            return np.vectorize(chr, otypes=[object])(words) if words.size else np.full(shape, "", dtype=object)
         if name in self.lengths or is_lengths(name, dtype):
             values = rng.integers(min(1, sequence), sequence + 1, size=shape)
             ordered = np.sort(values.reshape(-1))[::-1]
