@@ -54,7 +54,9 @@ Value tensor_value(py::handle object, DType expected, const std::string& name, p
     raise_signature("input '" + name + "': expected dtype " + dtype_name(expected) + ", got " +
                     std::string(py::str(array.dtype())));
   }
-  if (dtype != expected && dtype == carrier_of(expected)) dtype = expected;
+  // Raw forms: the carrier, and int8 for the signed types below a byte (as edgebuild.bundle.values decodes them).
+  const bool small_signed = expected == EB_INT4 || expected == EB_INT2;
+  if (dtype == carrier_of(expected) || (small_signed && dtype == EB_INT8)) dtype = expected;
   const void* data = array.data();
   auto bytes = static_cast<std::size_t>(array.nbytes());
   if (is_sub_byte(dtype)) {

@@ -114,7 +114,7 @@ def test_other_dtypes_come_as_ml_dtypes_and_go_in_raw_too(tmp_path: Path, dtype:
     runner = Runner(bundles.identity(tmp_path / "b", dtype, [None]))
     kind = np.dtype(getattr(ml_dtypes, dtype))
     raw = np.array([0, 1, 7, 15, 3], np.uint16 if dtype == "bfloat16" else np.uint8)
-    for given in (raw, raw.view(kind)):
+    for given in (raw, raw.view(kind), *([raw.astype(np.int8)] if dtype == "int4" else [])):
         y = runner.run({"x": given})["y"]
         assert y.dtype == kind
         np.testing.assert_array_equal(y.view(raw.dtype), raw)
