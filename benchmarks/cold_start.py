@@ -5,8 +5,9 @@ import statistics
 import subprocess
 from pathlib import Path
 
-import models
 import numpy as np
+
+import models
 from workbench import (
     WORK,
     Cost,

@@ -5,8 +5,9 @@ import statistics
 import subprocess
 import time
 
-import models
 import numpy as np
+
+import models
 from workbench import bundle, engine_library, model_file, native_program, show, traced
 
 BLOCKS = 15

@@ -92,7 +92,7 @@ def main() -> None:
         (
             "edgerun (native)",
             accuracy(native_scores),
-            f"{bench['latency_ms']['p50']:.3f} ms",
+            f"{bench['latency_s']['p50'] * 1e3:.3f} ms",
             f"edgerun {size('model.x86-64/bin/edgerun')}",
         ),
     ]

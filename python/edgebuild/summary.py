@@ -59,7 +59,7 @@ def build_report(
 
 def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms: float | None) -> VariantReport:
     measured = proof.measured.get(variant.name)
-    latency = None if measured is None else float(measured["latency_ms"]["p50"])
+    latency = None if measured is None else float(measured["latency_s"]["p50"]) * 1e3
     files = bundle.manifest.files
     return VariantReport(
         name=variant.name,
@@ -76,15 +76,15 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
 
 def _checks(verified: Mapping[str, Any], variant: str) -> tuple[OutputCheck, ...]:
     for entry in verified.get("variants", ()):
-        if entry["name"] == variant:
+        if entry["variant"] == variant:
             return tuple(
                 OutputCheck(
-                    output=o["name"],
-                    max_abs_error=o["max_abs_error"],
-                    index=tuple(o["index"]),
-                    atol=o["atol"],
-                    rtol=o["rtol"],
-                    passed=o["passed"],
+                    output=o["output"],
+                    max_abs_error=float(o["max_error"] or 0.0),
+                    index=tuple(o["worst"]["index"]) if o["worst"] else (),
+                    atol=o["tolerance"]["atol"],
+                    rtol=o["tolerance"]["rtol"],
+                    passed=o["ok"],
                 )
                 for o in entry["outputs"]
             )

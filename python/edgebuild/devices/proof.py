@@ -19,7 +19,7 @@ class Proof:
 
     Args:
         kind: "native", "emulator", or None if the bundle was not run.
-        verified: edgerun's answer to ``verify --all-variants``, empty if it was not run.
+        verified: edgerun's answer to ``verify``, empty if it was not run.
         measured: edgerun's answer to ``bench`` by variant name.
         reason: Why it was not run.
     """
@@ -64,9 +64,7 @@ def prove(
 
     def make(folder: Path) -> None:
         limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
-        verified = query_edgerun(
-            bundle, ["verify", "--all-variants", *limit], deadline_s=deadline_s, environment=environment
-        )
+        verified = query_edgerun(bundle, ["verify", *limit], deadline_s=deadline_s, environment=environment)
         measured = {}
         for variant in bundle.manifest.variants if measure else ():
             command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", str(_BENCH_SECONDS), *limit]
