@@ -36,6 +36,7 @@ struct VerifyOptions : CommonOptions {
 struct RunCommandOptions : CommonOptions {
   InputFiles inputs;
   OutputFiles outputs;
+  bool each = false;  ///< One inference for each index of an extra leading axis.
 };
 
 struct BenchOptions : CommonOptions {

@@ -1,4 +1,6 @@
 #include "command.hpp"
+#include "each.hpp"
+#include "runner/access.hpp"
 #include "signals.hpp"
 #include "table.hpp"
 
@@ -24,7 +26,18 @@ Status run_command(const RunCommandOptions& options) {
   std::vector<Value> outputs(runner.signature().outputs.size());
   arm_hard_deadline(options);
   const Clock::time_point begin = Clock::now();
-  EDGEBUILD_RETURN_IF_ERROR(runner.run(inputs.value().values, outputs, run_options(options)));
+  StackedOutputs stacked;  // keeps the memory of stacked outputs
+  if (options.each) {
+    Result<StackedOutputs> all = run_each(runner, inputs.value().values, [&] {
+      arm_hard_deadline(options);
+      return run_options(options);
+    });
+    if (!all.ok()) return all.status();
+    stacked = std::move(all).value();
+    outputs = std::move(stacked.values);
+  } else {
+    EDGEBUILD_RETURN_IF_ERROR(runner.run(inputs.value().values, outputs, run_options(options)));
+  }
   const Clock::time_point end = Clock::now();
   set_hard_deadline(0.0);
   EDGEBUILD_RETURN_IF_ERROR(save_outputs(runner.signature(), outputs, options.outputs));
@@ -35,6 +48,9 @@ Status run_command(const RunCommandOptions& options) {
   json.begin_object().member("schema", "edgebuild.run/1").member("bundle_id", runner.bundle_id());
   write_choice(json, runner);
   json.member("load_s", seconds(ready - start)).member("run_s", seconds(end - begin));
+  json.member("runs", options.each ? stacked.count : std::int64_t{1});
+  json.member("hashed_bytes", edgebuild::RunnerAccess::hashed_bytes(runner));
+  json.member("hashing_s", static_cast<double>(edgebuild::RunnerAccess::hashing_ns(runner)) * 1e-9);
   json.key("outputs").begin_array();
   for (std::size_t i = 0; i < outputs.size(); ++i) {
     const eb_value& value = outputs[i].raw();

@@ -8,6 +8,9 @@ command = runner_command(
     "run",
     [
         *input_options(),
+        click.Option(
+            ["--each"], is_flag=True, help="Inputs have one more leading axis: run once an index, stack outputs."
+        ),
         click.Option(["--outputs"], metavar="OUT.npz", help="Where outputs go: a .npz file, or a folder."),
         click.Option(["--output"], multiple=True, metavar="NAME=FILE", help="One .npy or raw file."),
     ],
