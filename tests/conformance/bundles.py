@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import onnx
+
 from edgebuild.bundle.manifest import Engine, ExternalLibrary, Target, Tolerance, Variant
 from edgebuild.bundle.reader import Bundle
 from edgebuild.bundle.writer import BundleFile, write_bundle

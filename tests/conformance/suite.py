@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxruntime
+
 from edgebuild.cache import Cache
 from edgebuild.native.engines import engine_pin, fetch_engine
 from edgebuild.runtime import Runner

@@ -33,5 +33,5 @@ def find_backend(name: str) -> Backend:
     if name not in _MODULES:
         msg = f"backend {name!r} can't be built for yet; available: {', '.join(_MODULES)}"
         raise UsageError(msg)
-    module: Backend = import_module(_MODULES[name])  # type: ignore[assignment]  # a module satisfies the protocol
+    module: Backend = import_module(_MODULES[name])
     return module
