@@ -1,5 +1,6 @@
 """build(): the flow from a model to a proved bundle, and nothing else."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -7,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.backends.lowering import lower_model
-from edgebuild.bundle.pack import PackedParts, publish, staged_bundle
-from edgebuild.bundle.reader import Bundle
+from edgebuild.bundle.pack import PackedParts, publish, staged_bundle, write_beside
 from edgebuild.cache import Cache
-from edgebuild.devices.proof import Proof, prove
+from edgebuild.devices.local import can_run, cpu_model
+from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
@@ -19,6 +20,7 @@ from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner
 from edgebuild.options import BuildOptions
 from edgebuild.report import BuildReport, Progress, SilentProgress
+from edgebuild.select.decisions import Decisions, decide, read_decisions
 from edgebuild.summary import build_report
 from edgebuild.targets import BackendSpec, TargetSpec, load_target
 
@@ -117,19 +119,30 @@ def build_from_request(
         engines=_engines(target, specs, cache),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
+        measured=options.measure and can_run(target.soc.arch),
+        decisions=Decisions(target=target.name),
     )
+
+    clock.enter("decide", "what the variants need")
+    decisions, hit = _decide(parts, cache, options)
+    parts = replace(parts, decisions=decisions)
+    clock.cached(hit)
 
     clock.enter("pack")
     with staged_bundle(parts, cache) as staged:
         clock.enter("prove", "the bundle's own runner against the original's outputs")
-        proof, hit = _prove(staged, parts, cache, options)
+        engines = _outside_engines(parts)
+        proof, hit = prove(staged, cache, engines=engines, measure=options.measure, deadline_s=options.deadline_s)
         clock.cached(hit)
 
         clock.enter("write")
         bundle = publish(staged, options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge")
+    write_beside(bundle.path, "decisions", decisions.text())
     cache.trim()
     clock.finish()
-    return build_report(bundle, parts, proof, clock.seconds, clock.hits)
+    report = build_report(bundle, parts, proof, clock.seconds, clock.hits)
+    write_beside(bundle.path, "report", json.dumps(report.to_json(), indent=2) + "\n")
+    return report
 
 
 def _export(
@@ -169,10 +182,26 @@ def _engines(target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache) -> 
     }
 
 
-def _prove(staged: Bundle, parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[Proof, bool]:
-    """Runs the bundle where that is possible; a variant outside its tolerance ends the build."""
-    engines = [files.library for files in parts.engines.values()] if parts.thin else []
-    return prove(staged, cache, engines=engines, measure=options.measure, deadline_s=options.deadline_s)
+def _decide(parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[Decisions, bool]:
+    """Decisions from the user's file, the cache, or by running a first bundle; none for a board that can't be run here."""
+    if options.decisions is not None:
+        return read_decisions(options.decisions, parts.target.name, parts.variant_names), False
+    if not can_run(parts.target.soc.arch):
+        return parts.decisions, False
+
+    def measure() -> Mapping[str, int]:
+        with staged_bundle(parts, cache) as first:
+            return peak_memory(first, _outside_engines(parts), options.deadline_s)
+
+    # Folders of the cache are named by their content's key.
+    content = [model.folder.name for _, model in parts.lowered] + [parts.runner.parent.name]
+    engines = sorted(files.pin.sha256 for files in parts.engines.values())
+    return decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
+
+
+def _outside_engines(parts: PackedParts) -> list[Path]:
+    """Libraries that a thin bundle finds outside itself."""
+    return [files.library for files in parts.engines.values()] if parts.thin else []
 
 
 class _Clock:

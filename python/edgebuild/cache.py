@@ -30,6 +30,7 @@ SECTIONS = {
     "lower": "optimised graphs and what backends load",
     "native": "compiled runners",
     "engines": "engine libraries",
+    "decisions": "what was settled by measuring",
     "proof": "results of running bundles",
     "bundles": "unpacked bundles",
     "staging": "bundles that are being built",
@@ -37,7 +38,7 @@ SECTIONS = {
 }
 """Folders of the cache and what lies in them."""
 
-_MANAGED = ("export", "lower", "native", "engines", "proof", "staging")
+_MANAGED = ("export", "lower", "native", "engines", "decisions", "proof", "staging")
 
 
 @dataclass(frozen=True, kw_only=True)

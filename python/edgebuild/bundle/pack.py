@@ -18,6 +18,7 @@ from edgebuild.errors import UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
+from edgebuild.select.decisions import Decisions
 from edgebuild.targets import BackendSpec, TargetSpec
 
 GOLDEN_BUDGET_BYTES = 32 * 2**20
@@ -26,7 +27,10 @@ GOLDEN_BUDGET_BYTES = 32 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class PackedParts:
-    """What goes into a bundle: the results of the stages before."""
+    """What goes into a bundle: the results of the stages before.
+
+    ``measured`` says whether the variants' speed is measured on this machine before the bundle is published.
+    """
 
     exported: ExportedModel
     target: TargetSpec
@@ -34,6 +38,13 @@ class PackedParts:
     engines: Mapping[str, EngineFiles]
     runner: Path
     thin: bool
+    measured: bool
+    decisions: Decisions
+
+    @property
+    def variant_names(self) -> tuple[str, ...]:
+        """Names of all variants, in the order in which a runner tries them."""
+        return tuple(variant.name for _, model in self.lowered for variant in model.variants)
 
 
 @contextmanager
@@ -66,7 +77,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
 
 
 def publish(staged: Bundle, output: Path) -> Bundle:
-    """Copies a staged bundle to its place, whole or not at all.
+    """Copies a staged bundle to its place, whole or not at all. Gives the bundle there.
 
     Raises:
         UsageError: ``output`` can't be written.
@@ -113,8 +124,12 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         outputs=variant.outputs,
         engine=None if engine is None else _engine(engine, spec, thin=parts.thin),
         options=dict(variant.options),
-        requires=Requirements(cpu_features=parts.target.soc.features, glibc=parts.target.os.glibc),
-        speed="unproved",
+        requires=Requirements(
+            cpu_features=parts.target.soc.features,
+            glibc=parts.target.os.glibc,
+            memory_bytes=parts.decisions.memory_bytes.get(variant.name),
+        ),
+        speed="measured" if parts.measured else "unproved",
         tolerances={name: Tolerance(atol=atol, rtol=rtol) for name, (atol, rtol) in parts.exported.tolerances.items()},
     )
 
@@ -143,3 +158,16 @@ def _files(parts: PackedParts) -> list[BundleFile]:
             licences.update(engine.licences)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]
     return files
+
+
+def write_beside(output: Path, kind: str, text: str) -> Path:
+    """Writes a text beside a bundle, whole or not at all: ``model.x86-64.edge`` gets ``model.x86-64.KIND.json``.
+
+    Raises:
+        UsageError: The folder can't be written.
+        ResourceError: The disk is full.
+    """
+    path = output.with_name(f"{output.name.removesuffix('.edge')}.{kind}.json")
+    with atomic_file(path.absolute()) as stream:
+        stream.write(text.encode())
+    return path

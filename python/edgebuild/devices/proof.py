@@ -30,6 +30,22 @@ class Proof:
     reason: str = ""
 
 
+def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | None) -> dict[str, int]:
+    """Peak resident memory in bytes of the runner with each variant, by the variant's name; the bundle runs here.
+
+    Raises:
+        EdgebuildError: A variant does not run.
+    """
+    peaks = {}
+    for variant in bundle.manifest.variants:
+        command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", "0.1", "--warmup", "1"]
+        limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
+        environment = _runtime_environment(engines)
+        answer = query_edgerun(bundle, [*command, *limit], deadline_s=deadline_s, environment=environment)
+        peaks[variant.name] = int(answer["peak_rss_bytes"])
+    return peaks
+
+
 def prove(
     bundle: Bundle,
     cache: Cache,
@@ -59,8 +75,7 @@ def prove(
         return Proof(kind=None, verified={}, measured={}, reason=f"this machine can't run {arch} programs"), False
     key = content_key("proof", bundle.id, cpu_model(), measure)
     cached = cache.get("proof", key) is not None
-    runtime_path = ":".join(sorted({str(path.parent) for path in engines}))
-    environment = {"EDGEBUILD_RUNTIME_PATH": runtime_path} if runtime_path else {}
+    environment = _runtime_environment(engines)
 
     def make(folder: Path) -> None:
         limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
@@ -75,3 +90,9 @@ def prove(
     folder = cache.get_or_make("proof", key, make)
     data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
     return Proof(kind="native", verified=data["verified"], measured=data["measured"]), cached
+
+
+def _runtime_environment(engines: Sequence[Path]) -> dict[str, str]:
+    """Where a thin bundle finds its engines."""
+    folders = sorted({str(path.parent) for path in engines})
+    return {"EDGEBUILD_RUNTIME_PATH": ":".join(folders)} if folders else {}

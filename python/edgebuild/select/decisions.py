@@ -1,0 +1,92 @@
+"""Decisions: what a build settles by measuring. They are inputs: the same decisions give the same bytes, and can be replayed."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgebuild.cache import Cache, content_key
+from edgebuild.errors import UsageError
+
+SCHEMA = "edgebuild.decisions/1"
+_MEMORY_STEP = 16 * 2**20
+"""Peaks are rounded up to this: two measurements of the same program differ by less, and boards have memory in such steps."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decisions:
+    """What was settled.
+
+    Args:
+        target: The target's name.
+        memory_bytes: What a variant needs, by its name: the runner's peak resident memory, rounded up to 16 MiB.
+    """
+
+    target: str
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"schema": SCHEMA, "target": self.target, "memory_bytes": dict(sorted(self.memory_bytes.items()))}
+
+    def text(self) -> str:
+        """The file's content."""
+        return json.dumps(self.to_json(), indent=2) + "\n"
+
+
+def read_decisions(path: Path, target: str, variants: Sequence[str]) -> Decisions:
+    """Decisions to replay.
+
+    Raises:
+        UsageError: The file can't be read, is not a decisions file, or is about another target or other variants.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"{path}: can't be read: {error.strerror}"
+        raise UsageError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: not JSON: {error}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle") from error
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        found = data.get("schema") if isinstance(data, dict) else type(data).__name__
+        msg = f"{path}: expected an object with schema {SCHEMA!r}, got {found!r}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
+    if data.get("target") != target:
+        msg = f"{path}: these decisions are for target {data.get('target')!r}, this build is for {target!r}"
+        raise UsageError(msg)
+    memory = data.get("memory_bytes")
+    if (
+        not isinstance(memory, dict)
+        or not all(isinstance(v, int) and 0 < v < 2**53 for v in memory.values())
+        or (memory and set(memory) != set(variants))
+    ):
+        msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {memory!r}"
+        raise UsageError(msg, hint="the decisions are from another model or another version")
+    return Decisions(target=target, memory_bytes=memory)
+
+
+def decide(
+    target: str, key: Sequence[Any], cache: Cache, measure: Callable[[], Mapping[str, int]]
+) -> tuple[Decisions, bool]:
+    """Decides by measuring, once: the decisions are kept for the same content on the same CPU.
+
+    Args:
+        target: The target's name.
+        key: Everything that the measurement depends on, JSON-able.
+        cache: Where decisions are kept.
+        measure: Runs every variant; gives its peak resident memory in bytes by name.
+
+    Returns:
+        The decisions, and whether they came from the cache.
+    """
+    entry = content_key("decisions", SCHEMA, target, list(key))
+    cached = cache.get("decisions", entry) is not None
+
+    def make(folder: Path) -> None:
+        peaks = {name: -(-peak // _MEMORY_STEP) * _MEMORY_STEP for name, peak in measure().items()}
+        (folder / "decisions.json").write_text(Decisions(target=target, memory_bytes=peaks).text(), encoding="utf-8")
+
+    folder = cache.get_or_make("decisions", entry, make)
+    data = json.loads((folder / "decisions.json").read_text(encoding="utf-8"))
+    return Decisions(target=target, memory_bytes=data["memory_bytes"]), cached
