@@ -31,6 +31,7 @@ class LoweredVariant:
         model: File name of the model inside the folder that it was lowered into.
         data: Names of the further files that the model refers to.
         options: Passed to the backend when the variant is loaded.
+        tolerances: (atol, rtol) that goldens are held to, by output name; None: those of the export.
     """
 
     name: str
@@ -41,3 +42,4 @@ class LoweredVariant:
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
+    tolerances: Mapping[str, tuple[float, float]] | None = None

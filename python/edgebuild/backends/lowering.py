@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgebuild.backends.candidate import Candidate, LoweredVariant
@@ -50,7 +50,8 @@ def lower_model(
         ["lower", _GRAPH_STAGE, backend.LOWERING, spec.name, spec.version, spec.opset_max, settings],
         file_sha256(exported.onnx),
         file_sha256(weights) if weights.exists() else None,
-        [list(exported.engine_inputs), list(exported.engine_outputs)],
+        [list(exported.engine_inputs), list(exported.engine_outputs), dict(exported.tolerances)],
+        [file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))],
         stage_versions(),
     )
     cached = cache.get("lower", key) is not None
@@ -89,12 +90,16 @@ def _lower(exported: ExportedModel, spec: BackendSpec, settings: dict[str, str],
         outputs=exported.engine_outputs,
     )
     variant = backend.lower(candidate, settings, folder)
+    if candidate.precision == "int8":
+        from edgebuild.backends.rounding import widened_tolerances
+
+        variant = replace(variant, tolerances=widened_tolerances(exported, candidate.graph))
     for path in work.iterdir():
         path.unlink()
     work.rmdir()
     report = result.report.to_json(timings=False)
     data = {
-        "variants": [{**vars(variant), "options": dict(variant.options)}],
+        "variants": [{**vars(variant), "options": dict(variant.options), "tolerances": variant.tolerances}],
         "passes": {entry["pass"]: entry["rewrites"] for entry in report["passes"]},
         "nodes": [report["nodes_before"], report["nodes_after"]],
         "notes": report["notes"],

@@ -130,7 +130,10 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
             memory_bytes=parts.decisions.memory_bytes.get(variant.name),
         ),
         speed="measured" if parts.measured else "unproved",
-        tolerances={name: Tolerance(atol=atol, rtol=rtol) for name, (atol, rtol) in parts.exported.tolerances.items()},
+        tolerances={
+            name: Tolerance(atol=atol, rtol=rtol)
+            for name, (atol, rtol) in (variant.tolerances or parts.exported.tolerances).items()
+        },
     )
 
 
