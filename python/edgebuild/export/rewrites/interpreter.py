@@ -16,7 +16,8 @@ from edgebuild.export.failure import source_location
 from edgebuild.export.rewrites import script_containers as _containers  # noqa: F401  # registers its operators
 from edgebuild.export.rewrites import script_values as values
 from edgebuild.export.rewrites.lowered import LOWERED
-from edgebuild.export.rewrites.script_ops import PYTHON_OPS, scalar_result
+from edgebuild.export.rewrites.scan_loop import grown_list_result, scan
+from edgebuild.export.rewrites.script_ops import PYTHON_OPS, scalar_result, traced_scalar_result
 
 MAX_STEPS = 50_000
 """Operators that one run may execute: above it an unrolled graph is of no use."""
@@ -130,6 +131,7 @@ class _Run:
     def __init__(self, module: ScriptInterpreter) -> None:
         self._module = module
         self._assigned: dict[str, Any] = {}
+        self._bound: dict[str, Any] = {}
         self._steps = itertools.count(1)
 
     def block(self, block: Any, environment: dict[str, Any]) -> None:
@@ -152,6 +154,8 @@ class _Run:
             message = f"more than {MAX_STEPS} operators after loops were unrolled"
             raise InterpreterError(message)
         kind = node.kind()
+        if self._bound and node.outputsSize() == 1 and node.output().debugName() in self._bound:
+            return (self._bound[node.output().debugName()],)
         if kind == "prim::Constant":
             return (self._constant(node),)
         inputs = [environment[value.debugName()] for value in node.inputs()]
@@ -164,6 +168,9 @@ class _Run:
             return self._branch(node, inputs[0], environment)
         if kind == "prim::Loop":
             return self._loop(node, inputs, environment)
+        grown = grown_list_result(kind, inputs)
+        if grown is not NotImplemented:
+            return _as_results(node, grown)
         if kind in LOWERED:
             return _as_results(node, LOWERED[kind](*inputs))
         if kind in PYTHON_OPS:
@@ -174,6 +181,8 @@ class _Run:
             message = f"{kind} has no counterpart in an exported program"
             raise InterpreterError(message)
         scalar = scalar_result(kind, inputs)
+        if scalar is NotImplemented:
+            scalar = traced_scalar_result(node, inputs)
         if scalar is not NotImplemented:
             return (scalar,)
         return _as_results(node, values.call_operator(node, inputs))
@@ -213,8 +222,7 @@ class _Run:
         (body,) = node.blocks()
         names = [value.debugName() for value in body.inputs()]
         if isinstance(trips, torch.SymInt) and not trips.node.is_constant():
-            message = "a loop over a dynamic axis can't be unrolled"
-            raise InterpreterError(message)
+            return self._scan(body, trips, condition, carried, environment)
         for step in range(int(trips)):
             if not bool(condition):
                 break
@@ -223,6 +231,46 @@ class _Run:
             self.block(body, environment)
             condition, *carried = (environment[value.debugName()] for value in body.outputs())
         return carried
+
+    def _scan(
+        self, body: Any, trips: Any, condition: Any, carried: list[Any], environment: dict[str, Any]
+    ) -> list[Any]:
+        if condition is not True:
+            message = "a loop over a dynamic axis that may end early can't be unrolled"
+            raise InterpreterError(message)
+        step_name, *names = (value.debugName() for value in body.inputs())
+        fetched = self._fetch_constants(body, dict(environment))
+        used = {value.debugName() for node in _all_nodes(body) for value in node.inputs()}
+        used |= {value.debugName() for node in _all_nodes(body) for block in node.blocks() for value in block.outputs()}
+        used |= {value.debugName() for value in body.outputs()}
+        free = {name: value for name, value in environment.items() if name in used}
+        outer = {**free, **{f"bound {name}": value for name, value in fetched.items()}}
+
+        def one_step(step: Any, local: dict[str, Any]) -> list[Any]:
+            before = self._bound
+            self._bound = {name.removeprefix("bound "): v for name, v in local.items() if name.startswith("bound ")}
+            try:
+                inner = {**local, step_name: step}
+                self.block(body, inner)
+                return [inner[value.debugName()] for value in body.outputs()]
+            finally:
+                self._bound = before
+
+        final = scan(trips, names, carried, outer, one_step)
+        environment.update({name: outer[name] for name in free})
+        return final
+
+    def _fetch_constants(self, body: Any, environment: dict[str, Any]) -> dict[str, Any]:
+        """Parameters and tensor constants that nodes of a loop's body read: a scan takes them as operands."""
+        fetched: dict[str, Any] = {}
+        for node in _all_nodes(body):
+            if node.kind() not in ("prim::GetAttr", "prim::Constant"):
+                continue
+            name = node.output().debugName()
+            (environment[name],) = self._node(node, environment)
+            if isinstance(environment[name], torch.Tensor):
+                fetched[name] = environment[name]
+        return fetched
 
 
 def _is_integer(value: Any) -> bool:

@@ -77,6 +77,9 @@ def _format(node: Any, inputs: list[Any]) -> Any:
 
 @handles("aten::add", "aten::add_")
 def _add_lists(node: Any, inputs: list[Any]) -> Any:
+    if isinstance(inputs[0], list) and node.kind() == "aten::add_":
+        inputs[0].extend(inputs[1])
+        return inputs[0]
     if isinstance(inputs[0], (list, str)):
         return inputs[0] + inputs[1]
     return NotImplemented

@@ -111,6 +111,25 @@ def scalar_result(kind: str, inputs: Sequence[Any]) -> Any:
     return NotImplemented
 
 
+def traced_scalar_result(node: Any, inputs: Sequence[Any]) -> Any:
+    """Integer arithmetic with the step of a scan, which is a traced 0-d tensor; NotImplemented for anything else."""
+    kind = node.kind()
+    if not kind.startswith("aten::") or node.outputsSize() != 1 or len(inputs) != 2:
+        return NotImplemented
+    if node.output().type().kind() not in ("IntType", "BoolType") or not any(
+        isinstance(value, torch.Tensor) for value in inputs
+    ):
+        return NotImplemented
+    if not all(isinstance(value, (int, torch.SymInt)) or _is_step(value) for value in inputs):
+        return NotImplemented
+    function = {**_BINARY, "add": operator.add, "sub": operator.sub}.get(kind.removeprefix("aten::"))
+    return NotImplemented if function is None else function(inputs[0], inputs[1])
+
+
+def _is_step(value: Any) -> bool:
+    return isinstance(value, torch.Tensor) and value.dim() == 0 and value.dtype == torch.int64
+
+
 def _cast(inputs: Sequence[Any]) -> Any:
     codes = [value for value in inputs[1:] if isinstance(value, int) and not isinstance(value, bool)]
     if not codes or not 0 <= codes[0] < len(DTYPES):
