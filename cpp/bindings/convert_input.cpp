@@ -60,7 +60,7 @@ Value tensor_value(py::handle object, DType expected, const std::string& name, p
   const void* data = array.data();
   auto bytes = static_cast<std::size_t>(array.nbytes());
   if (is_sub_byte(dtype)) {
-    inputs.packed.push_back(edgerun::pack({static_cast<const std::byte*>(data), bytes}, dtype_bits(dtype)));
+    inputs.packed.push_back(pack({static_cast<const std::byte*>(data), bytes}, dtype_bits(dtype)));
     data = inputs.packed.back().data();
     bytes = inputs.packed.back().size();
   }

@@ -62,8 +62,8 @@ py::object convert(const eb_value& value, SharedOwner& owner) {
   const py::dtype descriptor = py::reinterpret_borrow<py::dtype>(numpy_dtype(dtype));
   if (is_sub_byte(dtype)) {
     py::array array(descriptor, shape);
-    edgerun::unpack(static_cast<const std::byte*>(value.data), dtype_bits(dtype),
-                    {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes())});
+    unpack(static_cast<const std::byte*>(value.data), dtype_bits(dtype),
+           {static_cast<std::byte*>(array.mutable_data()), static_cast<std::size_t>(array.nbytes())});
     return array;
   }
   if (value.byte_size == 0) return py::array(descriptor, shape);

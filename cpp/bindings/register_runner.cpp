@@ -43,8 +43,8 @@ class PyRunner {
   void close() { runner_.reset(); }
 
   [[nodiscard]] std::string signature_json() const {
-    edgerun::JsonWriter json;
-    edgerun::write_signature(json, open()->signature());
+    JsonWriter json;
+    write_signature(json, open()->signature());
     return json.text();
   }
 

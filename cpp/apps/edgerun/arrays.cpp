@@ -10,8 +10,10 @@ namespace {
 
 using edgebuild::Code;
 using edgebuild::DType;
+using edgebuild::pack;
 using edgebuild::Result;
 using edgebuild::Status;
+using edgebuild::unpack;
 using edgebuild::Value;
 
 std::span<const std::int64_t> shape_of(const eb_value& tensor) { return {tensor.shape, tensor.rank}; }

@@ -16,6 +16,8 @@
 
 namespace edgerun {
 
+using edgebuild::JsonWriter;
+
 /// Options of every command that loads a model.
 struct CommonOptions {
   std::string bundle;  ///< Never empty once parsed: by default the one that holds this program.

@@ -17,6 +17,8 @@
 namespace edgerun {
 namespace {
 
+using edgebuild::JsonWriter;
+
 constexpr std::size_t kSlots = 4096;
 
 // Written by the program, read by a signal handler: lock-free atomics only. The strings are never freed.

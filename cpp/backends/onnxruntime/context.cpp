@@ -5,22 +5,10 @@
 namespace edgebuild::onnxruntime {
 namespace {
 
-bool same_shape(const eb_value& a, const eb_value& b) noexcept {
-  return a.kind == b.kind && a.dtype == b.dtype && a.rank == b.rank &&
-         std::memcmp(a.shape, b.shape, a.rank * sizeof(a.shape[0])) == 0;
-}
-
 /// Whether the engine may go on using what it made from `seen`. Only plain bytes: what it copied may have changed.
 bool reusable(const eb_value& seen, const eb_value& now) noexcept {
   return now.kind == EB_KIND_TENSOR && now.dtype != EB_STRING && seen.data == now.data &&
          seen.byte_size == now.byte_size && seen.device_type == now.device_type && same_shape(seen, now);
-}
-
-/// The engine's words when a bound buffer has another shape than the result: those of 1.21 and those of 1.31. A test
-/// with the real library notices when they change; the run then fails with the engine's message.
-bool is_shape_refusal(const char* message) noexcept {
-  return std::strstr(message, "shape verification failed") != nullptr ||
-         std::strstr(message, "but the computed output shape") != nullptr;
 }
 
 }  // namespace
@@ -78,9 +66,21 @@ eb_status* Context::bind_inputs(Bindings& bindings, const eb_value* inputs) {
   const OrtApi& api = backend().api();
   bool same_shapes = true;
   for (std::size_t i = 0; i < bindings.inputs.size(); ++i) {
+    if (inputs[i].kind != EB_KIND_NONE || !bindings.inputs[i].value) continue;
+    // The engine takes an input that is not bound for an absent one, but a binding can only let go of all inputs.
+    unbind_inputs(bindings);
+    same_shapes = false;
+    break;
+  }
+  for (std::size_t i = 0; i < bindings.inputs.size(); ++i) {
     const Port& port = model_.inputs()[i];
     Slot& slot = bindings.inputs[i];
-    if (!port.used || (slot.value && reusable(slot.seen, inputs[i]))) continue;
+    if (!port.used) continue;
+    if (inputs[i].kind == EB_KIND_NONE) {
+      if (port.may_be_absent) continue;
+      return plugin::make_error(backend().host(), EB_INVALID_ARGUMENT, "input '" + port.name + "' can't be absent");
+    }
+    if (slot.value && reusable(slot.seen, inputs[i])) continue;
     same_shapes = same_shapes && inputs[i].kind == EB_KIND_TENSOR && same_shape(slot.seen, inputs[i]);
     slot.seen = {};
     OrtValue* value = nullptr;
@@ -94,6 +94,11 @@ eb_status* Context::bind_inputs(Bindings& bindings, const eb_value* inputs) {
     for (OutputSlot& output : bindings.outputs) output.expected_valid = false;
   }
   return nullptr;
+}
+
+void Context::unbind_inputs(Bindings& bindings) {
+  backend().api().ClearBoundInputs(bindings.binding.get());
+  for (Slot& slot : bindings.inputs) slot = {};
 }
 
 eb_status* Context::bind_to_device(Bindings& bindings, std::size_t index) {
@@ -112,8 +117,8 @@ eb_status* Context::bind_outputs(Bindings& bindings, const eb_value* outputs) {
   const OrtApi& api = backend().api();
   for (std::size_t i = 0; i < bindings.outputs.size(); ++i) {
     OutputSlot& output = bindings.outputs[i];
-    const bool ahead = outputs[i].kind == EB_KIND_TENSOR && output.expected_valid && !model_.is_volatile(i) &&
-                       output.expected.byte_size <= outputs[i].byte_capacity;
+    const bool ahead = outputs[i].kind == EB_KIND_TENSOR && output.expected_valid && !output.doubtful &&
+                       !model_.is_volatile(i) && output.expected.byte_size <= outputs[i].byte_capacity;
     if (!ahead) {
       EDGEBUILD_PLUGIN_TRY(bind_to_device(bindings, i));
       continue;
@@ -136,21 +141,15 @@ eb_status* Context::bind_outputs(Bindings& bindings, const eb_value* outputs) {
 
 eb_status* Context::execute(Bindings& bindings, const eb_value* outputs, const eb_run_options* options) {
   EDGEBUILD_PLUGIN_TRY(bind_outputs(bindings, outputs));
-  bool shape_refused = false;
-  eb_status* const status = run_engine(bindings, options, &shape_refused);
-  if (!shape_refused) return status;
-  // An output whose shape depends on the values of the inputs, not only on their shapes. The engine stopped at it; from
-  // now on it allocates such an output itself. This happens once to a model.
-  for (std::size_t i = 0; i < bindings.outputs.size(); ++i) {
-    if (!bindings.outputs[i].to_device) {
-      model_.set_volatile(i);
-      EDGEBUILD_PLUGIN_TRY(bind_to_device(bindings, i));
-    }
-  }
-  return run_engine(bindings, options, &shape_refused);
+  eb_status* const status = run_engine(bindings, options);
+  if (status == nullptr) return nullptr;
+  // The model may have declared a wrong shape: then the engine stopped at a bound output that turned out otherwise. It
+  // may as well be anything else, so nothing is run again; the next run lets the engine allocate, and compares.
+  for (OutputSlot& output : bindings.outputs) output.doubtful = output.doubtful || !output.to_device;
+  return status;
 }
 
-eb_status* Context::run_engine(Bindings& bindings, const eb_run_options* options, bool* shape_refused) {
+eb_status* Context::run_engine(Bindings& bindings, const eb_run_options* options) {
   const OrtApi& api = backend().api();
   const std::int64_t deadline_ns = options != nullptr ? options->deadline_ns : 0;
   if (deadline_ns != 0) {
@@ -179,20 +178,12 @@ eb_status* Context::run_engine(Bindings& bindings, const eb_run_options* options
     why = stop_;
     if (why != Stop::kNo) backend().discard(api.RunOptionsUnsetTerminate(run_options_.get()));
   }
-  if (status == nullptr) {
-    *shape_refused = false;
-    return nullptr;  // Also if the stop came too late to stop anything.
-  }
+  if (status == nullptr) return nullptr;  // Also if the stop came too late to stop anything.
   if (why != Stop::kNo) {
     backend().discard(status);
     return why == Stop::kCancel
                ? plugin::make_error(backend().host(), EB_CANCELLED, "the run was cancelled")
                : plugin::make_error(backend().host(), EB_DEADLINE_EXCEEDED, "the run did not end before its deadline");
-  }
-  *shape_refused = !*shape_refused && is_shape_refusal(api.GetErrorMessage(status));
-  if (*shape_refused) {
-    backend().discard(status);
-    return nullptr;
   }
   return backend().take(status, "ONNX Runtime failed");
 }

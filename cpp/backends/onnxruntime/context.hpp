@@ -3,6 +3,8 @@
 #ifndef EDGEBUILD_BACKENDS_ONNXRUNTIME_CONTEXT_HPP_
 #define EDGEBUILD_BACKENDS_ONNXRUNTIME_CONTEXT_HPP_
 
+#include <cstring>
+
 #include "onnxruntime/ort.hpp"
 
 namespace edgebuild::onnxruntime {
@@ -26,6 +28,11 @@ struct ProfileTable {
   void publish();
 };
 
+[[nodiscard]] inline bool same_shape(const eb_value& a, const eb_value& b) noexcept {
+  return a.kind == b.kind && a.dtype == b.dtype && a.rank == b.rank &&
+         std::memcmp(a.shape, b.shape, a.rank * sizeof(a.shape[0])) == 0;
+}
+
 class Context {
  public:
   static eb_status* create(Model& model, Context** out);
@@ -40,15 +47,16 @@ class Context {
  private:
   /// A buffer that the engine knows. It is made anew only if pointer, size, dtype or shape differ.
   struct Slot {
-    Handle<OrtValue> value;
-    eb_value seen{};  ///< What `value` was made from.
+    Handle<OrtValue> value;  ///< Of an input: none if it is not bound (an absent optional).
+    eb_value seen{};         ///< What `value` was made from.
   };
   /// How an output leaves the engine, and the shape that it had when the inputs had the shapes they have now.
   struct OutputSlot {
     Slot slot;
     bool to_device = false;  ///< The engine allocates.
     bool expected_valid = false;
-    eb_value expected{};  ///< dtype, rank, shape and byte_size only.
+    bool doubtful = false;  ///< A run failed with this output bound: `expected` is to be compared before it is used.
+    eb_value expected{};    ///< dtype, rank, shape and byte_size only.
   };
   /// A session, and the buffers bound to it.
   struct Bindings {
@@ -62,13 +70,14 @@ class Context {
   explicit Context(Model& model) noexcept : model_(model) {}
   eb_status* make_bindings(OrtSession* session, Bindings* out);
   eb_status* bind_inputs(Bindings& bindings, const eb_value* inputs);
+  void unbind_inputs(Bindings& bindings);
   eb_status* bind_outputs(Bindings& bindings, const eb_value* outputs);
   eb_status* bind_to_device(Bindings& bindings, std::size_t index);
   eb_status* execute(Bindings& bindings, const eb_value* outputs, const eb_run_options* options);
   eb_status* collect(Bindings& bindings, eb_value* outputs);
   eb_status* fetch(Bindings& bindings, eb_value* outputs);
-  eb_status* copy_out(const Port& port, OrtValue* value, OutputSlot& slot, eb_value* output, std::string* too_small);
-  eb_status* run_engine(Bindings& bindings, const eb_run_options* options, bool* shape_refused);
+  eb_status* copy_out(std::size_t index, OrtValue* value, OutputSlot& slot, eb_value* output, std::string* too_small);
+  eb_status* run_engine(Bindings& bindings, const eb_run_options* options);
   eb_status* begin_profile();
   eb_status* end_profile();
   void stop(Stop why);

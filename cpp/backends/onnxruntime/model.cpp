@@ -20,7 +20,24 @@ OrtStatus* describe_tensor(const Backend& backend, const OrtTypeInfo* type, Port
   if (rank > EB_MAX_RANK) return nullptr;
   // The engine says rank 0 for an unknown shape too; so a scalar's shape counts as unknown.
   port->rank = rank == 0 ? -1 : static_cast<std::int32_t>(rank);
+  std::array<const char*, EB_MAX_RANK> symbols{};
+  EDGEBUILD_ORT_TRY(api.GetSymbolicDimensions(info, symbols.data(), rank));
+  for (std::size_t i = 0; i < rank; ++i) port->symbols[i] = symbols[i] != nullptr ? symbols[i] : "";
   return api.GetDimensions(info, port->shape.data(), rank);
+}
+
+/// Whether the model declares that the output's shape follows from the inputs' shapes alone.
+bool shape_follows(const Port& output, const std::vector<Port>& inputs) {
+  if (output.kind != EB_KIND_TENSOR || output.optional || output.rank < 0) return false;
+  const auto names_axis_of_input = [&](const std::string& symbol) {
+    return !symbol.empty() && std::any_of(inputs.begin(), inputs.end(), [&](const Port& input) {
+      return std::find(input.symbols.begin(), input.symbols.end(), symbol) != input.symbols.end();
+    });
+  };
+  for (std::size_t i = 0; i < static_cast<std::size_t>(output.rank); ++i) {
+    if (output.shape[i] < 0 && !names_axis_of_input(output.symbols[i])) return false;
+  }
+  return true;
 }
 
 OrtStatus* describe_type(const Backend& backend, const OrtTypeInfo* type, Port* port, ONNXType* unsupported) {
@@ -30,6 +47,7 @@ OrtStatus* describe_type(const Backend& backend, const OrtTypeInfo* type, Port* 
   if (kind == ONNX_TYPE_TENSOR) return describe_tensor(backend, type, port);
   if (kind == ONNX_TYPE_OPTIONAL) {
     port->optional = true;
+    port->may_be_absent = true;
     const OrtOptionalTypeInfo* optional = nullptr;
     EDGEBUILD_ORT_TRY(api.CastTypeInfoToOptionalTypeInfo(type, &optional));
     OrtTypeInfo* contained = nullptr;
@@ -163,17 +181,22 @@ eb_status* Model::describe(const eb_model_config& config) {
                                 "the model needs the input '" + port.name + "', which the manifest does not name");
     }
   }
+  const std::size_t required = inputs.size();
   EDGEBUILD_PLUGIN_TRY(
       read_ports(backend_, session_.get(),
                  {"initializer", api.SessionGetOverridableInitializerCount, api.SessionGetOverridableInitializerName,
                   api.SessionGetOverridableInitializerTypeInfo},
                  &inputs));
+  for (std::size_t i = required; i < inputs.size(); ++i) inputs[i].may_be_absent = true;
   EDGEBUILD_PLUGIN_TRY(read_ports(
       backend_, session_.get(),
       {"output", api.SessionGetOutputCount, api.SessionGetOutputName, api.SessionGetOutputTypeInfo}, &outputs));
   EDGEBUILD_PLUGIN_TRY(order_ports(backend_, "input", config.input_names, config.input_count, inputs, &inputs_));
   EDGEBUILD_PLUGIN_TRY(order_ports(backend_, "output", config.output_names, config.output_count, outputs, &outputs_));
   volatile_outputs_ = std::make_unique<std::atomic<bool>[]>(outputs_.size());
+  for (std::size_t i = 0; i < outputs_.size(); ++i) {
+    if (!shape_follows(outputs_[i], inputs_)) set_volatile(i);
+  }
   return nullptr;
 }
 

@@ -96,7 +96,9 @@ struct Port {
   bool optional = false;
   std::int32_t rank = -1;
   std::array<std::int64_t, EB_MAX_RANK> shape{};
-  bool used = true;  ///< false: the graph has no such input.
+  std::array<std::string, EB_MAX_RANK> symbols;  ///< The model's names of dynamic axes; empty where it gives none.
+  bool may_be_absent = false;                    ///< An optional, or an initialiser that an input may override.
+  bool used = true;                              ///< false: the graph has no such input.
 };
 
 /// A session and what is known about it. Immutable but for `volatile_outputs`.
@@ -113,16 +115,16 @@ class Model {
   /// Makes a session like this model's that writes a profile, the file's name beginning with `prefix`.
   eb_status* profiling_session(const std::string& prefix, Handle<OrtSession>* out) const;
 
-  /// Whether output `index` was seen to change its shape while the inputs' shapes stayed. Such an output can't be bound
-  /// ahead of a run: the engine refuses a buffer of another shape.
+  /// Whether output `index` may change its shape while the inputs' shapes stay: the model does not declare each axis as
+  /// fixed or as an axis of an input, or it was seen to change. Such an output can't be bound ahead of a run, because
+  /// the engine refuses a buffer of another shape.
   [[nodiscard]] bool is_volatile(std::size_t index) const noexcept {
     return volatile_outputs_[index].load(std::memory_order_relaxed);
   }
   void set_volatile(std::size_t index) noexcept { volatile_outputs_[index].store(true, std::memory_order_relaxed); }
 
-  /// An empty sequence or an absent optional, which the engine's C API can't make from nothing. NULL if it can't be
-  /// had.
-  eb_status* empty_value(const Port& port, bool none, OrtValue** out) const;
+  /// An empty sequence, which the engine's C API can't make from nothing. The caller releases `*out`.
+  eb_status* empty_sequence(const Port& port, OrtValue** out) const;
 
  private:
   explicit Model(Backend& backend) noexcept : backend_(backend) {}
@@ -137,7 +139,7 @@ class Model {
   std::vector<Port> outputs_;
   std::unique_ptr<std::atomic<bool>[]> volatile_outputs_;
   mutable std::mutex empty_mutex_;
-  mutable std::map<std::pair<const Port*, bool>, Handle<OrtSession>> empty_sessions_;  // Made when first needed.
+  mutable std::map<eb_dtype, Handle<OrtSession>> empty_sessions_;  // By the elements' dtype; made when first needed.
 };
 
 /// Makes a session from files in memory. `profile_prefix` NULL: no profile.

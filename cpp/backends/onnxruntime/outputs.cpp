@@ -83,7 +83,7 @@ eb_status* Context::fetch(Bindings& bindings, eb_value* outputs) {
     } else if (outputs[done].kind == EB_KIND_NONE) {
       status = export_value(backend(), model_.outputs()[done], values.take(done), &scratch_[done]);
     } else {
-      status = copy_out(model_.outputs()[done], values.at(done), output, &scratch_[done], &too_small);
+      status = copy_out(done, values.at(done), output, &scratch_[done], &too_small);
     }
   }
   if (status == nullptr && too_small.empty()) {
@@ -100,9 +100,10 @@ eb_status* Context::fetch(Bindings& bindings, eb_value* outputs) {
   return plugin::make_error(backend().host(), EB_BUFFER_TOO_SMALL, too_small);
 }
 
-eb_status* Context::copy_out(const Port& port, OrtValue* value, OutputSlot& slot, eb_value* output,
+eb_status* Context::copy_out(std::size_t index, OrtValue* value, OutputSlot& slot, eb_value* output,
                              std::string* too_small) {
   const OrtApi& api = backend().api();
+  const Port& port = model_.outputs()[index];
   int has_value = 1;
   EDGEBUILD_PLUGIN_TRY(backend().take(api.HasValue(value, &has_value), port.name));
   ONNXType type = ONNX_TYPE_UNKNOWN;
@@ -113,8 +114,11 @@ eb_status* Context::copy_out(const Port& port, OrtValue* value, OutputSlot& slot
     return plugin::make_error(backend().host(), EB_INVALID_ARGUMENT,
                               "output '" + port.name + "': only a tensor of numbers can be bound to a buffer");
   }
+  // `expected_valid` holds as long as the inputs' shapes stay.
+  if (slot.expected_valid && !same_shape(slot.expected, result)) model_.set_volatile(index);
   slot.expected = result;
   slot.expected_valid = true;
+  slot.doubtful = false;
   set_result(result, output);
   if (result.byte_size > output->byte_capacity) {
     if (!too_small->empty()) *too_small += "; ";

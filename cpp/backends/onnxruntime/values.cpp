@@ -161,11 +161,6 @@ eb_status* make_value(const Model& model, const Port& port, const eb_value& valu
   const Backend& backend = model.backend();
   const OrtApi& api = backend.api();
   const std::string where = "input '" + port.name + "'";
-  if (value.kind == EB_KIND_NONE) {
-    // An absent optional made by the operator "Optional" crashed the engine (1.31.1) when it was bound as an input.
-    return plugin::make_error(backend.host(), EB_UNSUPPORTED,
-                              where + ": ONNX Runtime's C API takes no absent optional as an input");
-  }
   if (value.kind == EB_KIND_TENSOR) {
     const ONNXTensorElementDataType element = to_engine(static_cast<eb_dtype>(value.dtype));
     if (value.device_type != EB_DEVICE_CPU || element == ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED) {
@@ -174,7 +169,10 @@ eb_status* make_value(const Model& model, const Port& port, const eb_value& valu
     }
     return backend.take(make_tensor(backend, value, element, out), where);
   }
-  if (value.item_count == 0) return model.empty_value(port, false, out);
+  if (value.kind != EB_KIND_SEQUENCE) {  // An absent optional never comes here: it is left unbound.
+    return plugin::make_error(backend.host(), EB_INVALID_ARGUMENT, where + ": neither a tensor nor a sequence");
+  }
+  if (value.item_count == 0) return model.empty_sequence(port, out);
   std::vector<Handle<OrtValue>> items;
   std::vector<const OrtValue*> pointers;
   for (std::uint64_t i = 0; i < value.item_count; ++i) {

@@ -1,6 +1,6 @@
-#include <doctest/doctest.h>
-
 #include "arguments.hpp"
+
+#include <doctest/doctest.h>
 
 using namespace edgerun;
 

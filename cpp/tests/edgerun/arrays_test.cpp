@@ -1,8 +1,9 @@
+#include "arrays.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cstring>
 
-#include "arrays.hpp"
 #include "packing.hpp"
 
 using edgerun::NpyArray;
@@ -25,17 +26,17 @@ NpyArray array_of(NpyType type, std::vector<std::int64_t> shape, const std::stri
 
 TEST_CASE("elements of 4 and 2 bits pack lowest first and ignore their sign's copies") {
   const std::byte nibbles[] = {std::byte{0x01}, std::byte{0xF2}, std::byte{0x0F}};
-  const auto packed = edgerun::pack(nibbles, 4);
+  const auto packed = edgebuild::pack(nibbles, 4);
   REQUIRE(packed.size() == 2);
   CHECK(packed[0] == std::byte{0x21});
   CHECK(packed[1] == std::byte{0x0F});
   const std::byte pairs[] = {std::byte{1}, std::byte{2}, std::byte{3}, std::byte{0}, std::byte{1}};
-  const auto dense = edgerun::pack(pairs, 2);
+  const auto dense = edgebuild::pack(pairs, 2);
   REQUIRE(dense.size() == 2);
   CHECK(dense[0] == std::byte{0x39});
   CHECK(dense[1] == std::byte{0x01});
   std::vector<std::byte> back(5);
-  edgerun::unpack(dense.data(), 2, back);
+  edgebuild::unpack(dense.data(), 2, back);
   CHECK(std::memcmp(back.data(), pairs, 5) == 0);
 }
 

@@ -1,9 +1,9 @@
+#include "compare.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
-
-#include "compare.hpp"
 
 using edgebuild::Value;
 using edgerun::compare;

@@ -1,9 +1,9 @@
+#include "npy.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cstring>
 #include <string>
-
-#include "npy.hpp"
 
 using edgerun::NpyArray;
 using edgerun::NpyType;

@@ -1,3 +1,5 @@
+#include "npz.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cstring>
@@ -5,7 +7,6 @@
 #include <string>
 
 #include "crc32.hpp"
-#include "npz.hpp"
 
 using edgerun::NpzWriter;
 using edgerun::parse_npz;

@@ -1,8 +1,8 @@
+#include "statistics.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cmath>
-
-#include "statistics.hpp"
 
 using edgerun::describe;
 using edgerun::percentile;

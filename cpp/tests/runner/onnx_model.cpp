@@ -33,6 +33,12 @@ std::string tensor(eb_dtype dtype, const std::vector<std::int64_t>& shape) {
   return bytes(1, number(1, dtype) + bytes(2, dims));
 }
 
+std::string symbolic(eb_dtype dtype, const std::vector<std::string>& axes) {
+  std::string dims;
+  for (const std::string& axis : axes) dims += bytes(1, bytes(2, axis));
+  return bytes(1, number(1, dtype) + bytes(2, dims));
+}
+
 std::string sequence(const std::string& element) { return bytes(4, bytes(1, element)); }
 std::string optional(const std::string& element) { return bytes(9, bytes(1, element)); }
 std::string value(const std::string& name, const std::string& type) { return bytes(1, name) + bytes(2, type); }

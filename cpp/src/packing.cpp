@@ -1,6 +1,6 @@
 #include "packing.hpp"
 
-namespace edgerun {
+namespace edgebuild {
 
 std::vector<std::byte> pack(std::span<const std::byte> elements, unsigned bits) {
   const std::size_t per_byte = 8 / bits;
@@ -21,4 +21,4 @@ void unpack(const std::byte* packed, unsigned bits, std::span<std::byte> target)
   }
 }
 
-}  // namespace edgerun
+}  // namespace edgebuild

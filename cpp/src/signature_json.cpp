@@ -1,9 +1,9 @@
 #include "signature_json.hpp"
 
-namespace edgerun {
+namespace edgebuild {
 namespace {
 
-void write_type(JsonWriter& json, const edgebuild::TypeSpec& type) {
+void write_type(JsonWriter& json, const TypeSpec& type) {
   json.begin_object();
   if (type.kind != EB_KIND_TENSOR) {
     json.member("kind", type.kind == EB_KIND_SEQUENCE ? "sequence" : "optional").key("element");
@@ -11,21 +11,21 @@ void write_type(JsonWriter& json, const edgebuild::TypeSpec& type) {
     json.end_object();
     return;
   }
-  json.member("kind", "tensor").member("dtype", edgebuild::dtype_name(type.dtype)).key("shape");
+  json.member("kind", "tensor").member("dtype", dtype_name(type.dtype)).key("shape");
   if (!type.shape) {
     json.null().end_object();
     return;
   }
   json.begin_array();
-  for (const edgebuild::Dim& dim : *type.shape) {
+  for (const Dim& dim : *type.shape) {
     switch (dim.kind) {
-      case edgebuild::Dim::Kind::kFixed:
+      case Dim::Kind::kFixed:
         json.value(dim.size);
         break;
-      case edgebuild::Dim::Kind::kSymbol:
+      case Dim::Kind::kSymbol:
         json.value(dim.symbol);
         break;
-      case edgebuild::Dim::Kind::kUnknown:
+      case Dim::Kind::kUnknown:
         json.null();
         break;
     }
@@ -33,9 +33,9 @@ void write_type(JsonWriter& json, const edgebuild::TypeSpec& type) {
   json.end_array().end_object();
 }
 
-void write_specs(JsonWriter& json, const std::vector<edgebuild::ValueSpec>& specs) {
+void write_specs(JsonWriter& json, const std::vector<ValueSpec>& specs) {
   json.begin_array();
-  for (const edgebuild::ValueSpec& spec : specs) {
+  for (const ValueSpec& spec : specs) {
     json.begin_object().member("name", spec.name).key("type");
     write_type(json, spec.type);
     json.key("layout");
@@ -51,7 +51,7 @@ void write_specs(JsonWriter& json, const std::vector<edgebuild::ValueSpec>& spec
 
 }  // namespace
 
-void write_signature(JsonWriter& json, const edgebuild::Signature& signature) {
+void write_signature(JsonWriter& json, const Signature& signature) {
   json.begin_object().key("inputs");
   write_specs(json, signature.inputs);
   json.key("outputs");
@@ -70,4 +70,4 @@ void write_signature(JsonWriter& json, const edgebuild::Signature& signature) {
   json.raw(signature.output_structure_json.empty() ? "{}" : signature.output_structure_json).end_object();
 }
 
-}  // namespace edgerun
+}  // namespace edgebuild

@@ -1,11 +1,11 @@
+#include "json_writer.hpp"
+
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
 
-#include "json_writer.hpp"
-
-using edgerun::JsonWriter;
+using edgebuild::JsonWriter;
 
 TEST_CASE("objects and arrays nest with commas between members only") {
   JsonWriter json;

@@ -1,14 +1,14 @@
 // Writes one JSON document into a string.
 
-#ifndef EDGEBUILD_APPS_EDGERUN_JSON_WRITER_HPP_
-#define EDGEBUILD_APPS_EDGERUN_JSON_WRITER_HPP_
+#ifndef EDGEBUILD_SRC_JSON_WRITER_HPP_
+#define EDGEBUILD_SRC_JSON_WRITER_HPP_
 
 #include <cstdint>
 #include <string>
 #include <string_view>
 #include <type_traits>
 
-namespace edgerun {
+namespace edgebuild {
 
 /// Commas and quoting are kept by the writer; opening and closing in the right order is the caller's duty.
 ///
@@ -54,6 +54,6 @@ class JsonWriter {
   bool first_ = true;  // nothing stands before the next value in its object, in its array, or after its key
 };
 
-}  // namespace edgerun
+}  // namespace edgebuild
 
-#endif  // EDGEBUILD_APPS_EDGERUN_JSON_WRITER_HPP_
+#endif  // EDGEBUILD_SRC_JSON_WRITER_HPP_

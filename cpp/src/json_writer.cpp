@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstddef>
 
-namespace edgerun {
+namespace edgebuild {
 namespace {
 
 // Length of the UTF-8 sequence at the front of `text`; 0 if it is not one (RFC 3629: no overlong form, no surrogate).
@@ -110,4 +110,4 @@ void JsonWriter::quote(std::string_view text) {
   text_ += '"';
 }
 
-}  // namespace edgerun
+}  // namespace edgebuild
