@@ -1,0 +1,61 @@
+"""Scripted control flow, state, nested outputs."""
+
+import torch
+from export_case import case, floats
+from torch import nn
+
+
+@case("while_data_dependent", floats(3, 4), "s")
+class While(nn.Module):
+    def forward(self, x):
+        n = 0
+        while bool(x.abs().sum() > 1.0) and n < 50:
+            x = x * 0.5
+            n += 1
+        return x
+
+
+@case("if_on_value", floats(3, 4), "s")
+class IfValue(nn.Module):
+    def forward(self, x):
+        if bool(x.sum() > 0):
+            return x * 2
+        return x - 1
+
+
+@case("if_on_shape", floats(-1, 4), "s", dynamic=[(0, 0, "batch")])
+class IfShape(nn.Module):
+    def forward(self, x, scale: float = 2.0, flag: bool | None = None):
+        if x.dim() == 2:
+            x = x * scale
+        if flag is None:
+            x = x + x.size(1)
+        return x
+
+
+@case("tuple_state_loop", lambda r, n: [*floats(2, 5, 4)(r, n)], "s")
+class TupleState(nn.Module):
+    def forward(self, x):
+        state = (torch.zeros(x.size(0), 4), torch.ones(x.size(0), 4))
+        total = x.new_zeros([x.size(0), 4])
+        for step in x.unbind(1):
+            state = (state[0] * 0.5 + step, state[1] * torch.sigmoid(step))
+            total = total + state[0] * state[1]
+        return total, state
+
+
+@case("dict_and_list_outputs", floats(2, 4))
+class Nested(nn.Module):
+    def forward(self, x):
+        return {"a": x * 2, "b": x.sum(1)}
+
+
+@case("state_in_buffer", floats(2, 4))
+class Buffered(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.linspace(0.1, 1.0, 4))
+        self.offset = torch.ones(4)
+
+    def forward(self, x):
+        return x * self.scale + self.offset
