@@ -3,7 +3,7 @@
 An entry is a folder under ``SECTION/KEY``, made once, complete or absent, and never changed. Its key is a hash of everything that
 its content depends on. Entries are made in a temporary folder under a lock and renamed into place, so that a build that dies
 leaves nothing half-made and two builds at once do the work once. An entry carries the size and SHA-256 of its files; one
-that was damaged is thrown away and made anew.
+that was damaged is thrown away and made anew. One that a living process uses is never trimmed away under it.
 """
 
 import errno
@@ -14,8 +14,9 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +39,11 @@ SECTIONS = {
 }
 """Folders of the cache and what lies in them."""
 
-_MANAGED = ("export", "lower", "native", "engines", "decisions", "proof", "staging")
+_MANAGED = ("export", "lower", "native", "engines", "decisions", "proof", "staging", "bundles")
+_SHARED = ("bundles",)
+"""Sections that the native runner fills and reads too, without our locks: what it used within a day is left alone."""
+
+_STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,58 +69,99 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def user_cache_folder() -> Path:
+    """The user's cache: ``$XDG_CACHE_HOME/edgebuild`` if that is absolute, as its specification says, else ``~/.cache/edgebuild``.
+
+    Raises:
+        UsageError: There is no home folder.
+    """
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "edgebuild"
+    except RuntimeError:
+        msg = "there is no home folder to keep the cache in"
+        raise UsageError(msg, hint="set XDG_CACHE_HOME to a folder that you may write") from None
+
+
 class Cache:
-    """The cache below ``root``. Instances share nothing but the folder; any number of processes may use it."""
+    """The cache below ``root``. Any number of processes may use it.
+
+    What an instance gave out stays until the instance is gone: ``trim`` of another process passes over it.
+    """
 
     def __init__(self, root: Path, *, limit_bytes: int | None = None) -> None:
         self.root = root
         self.limit_bytes = limit_bytes
+        self._held: dict[Path, int] = {}
+        weakref.finalize(self, _close_all, self._held)
 
     @classmethod
     def default(cls) -> "Cache":
-        """The user's cache: ``$XDG_CACHE_HOME/edgebuild``, else ``~/.cache/edgebuild``.
+        """The user's cache (``user_cache_folder``).
 
         ``EDGEBUILD_CACHE_LIMIT_MIB`` bounds its size (default 20,480).
 
         Raises:
-            UsageError: The limit is not a whole number.
+            UsageError: The limit is not a whole number, or there is no home folder.
         """
-        base = os.environ.get("XDG_CACHE_HOME")
-        root = Path(base) / "edgebuild" if base else Path.home() / ".cache" / "edgebuild"
         text = os.environ.get("EDGEBUILD_CACHE_LIMIT_MIB", str(_DEFAULT_LIMIT_MIB))
-        if not text.isdecimal():
+        if not (text.isascii() and text.isdigit()):
             msg = f"EDGEBUILD_CACHE_LIMIT_MIB is {text!r}, expected a whole number of MiB"
             raise UsageError(msg)
-        return cls(root.absolute(), limit_bytes=int(text) * 2**20)
+        return cls(user_cache_folder(), limit_bytes=int(text) * 2**20)
 
     def get(self, section: str, key: str) -> Path | None:
-        """The entry's folder if it is there and intact. A damaged one is removed."""
+        """The entry's folder if it is there and intact."""
         entry = self.root / section / key
         if not (entry / _INDEX).is_file():
             return None
+        self._hold(section, key)
         if not _intact(entry):
-            shutil.rmtree(entry, ignore_errors=True)
             return None
-        os.utime(entry / _INDEX)
+        with suppress(OSError):  # a cache that may only be read still answers
+            os.utime(entry / _INDEX)
         return entry
 
     def get_or_make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
-        """The entry's folder; if it is absent, ``make(folder)`` fills one first, once among all processes.
+        """As ``find_or_make``, without saying which of the two it was."""
+        return self.find_or_make(section, key, make)[0]
+
+    def find_or_make(self, section: str, key: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+        """The entry's folder; if it is absent or damaged, ``make(folder)`` fills one first, once among all processes.
+
+        Returns:
+            The folder, and whether it was there.
 
         Raises:
             ResourceError: The disk is full, or the cache folder can't be written.
         """
         found = self.get(section, key)
         if found is not None:
-            return found
+            return found, True
         with self._lock(section, key):
             found = self.get(section, key)
             if found is not None:
-                return found
+                return found, True
             try:
-                return self._make(section, key, make)
+                entry = self._make(section, key, make)
             except OSError as error:
+                if not _is_about(error, self.root):
+                    raise
                 raise _as_resource_error(error, self.root) from error
+            self._hold(section, key)
+            return entry, False
+
+    def _hold(self, section: str, key: str) -> None:
+        """Keeps ``trim`` of any process away from an entry until this instance is gone."""
+        path = self.root / section / f".{key}.use"
+        if path in self._held:
+            return
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError:
+            return  # nobody trims a cache that can't be written
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        self._held[path] = descriptor
 
     def staging_folder(self) -> Path:
         """A new folder for a bundle that is not proved yet; ``trim`` removes it if its build died.
@@ -183,28 +229,77 @@ class Cache:
             raise UsageError(msg)
         freed = 0
         for name in [section] if section else SECTIONS:
-            freed += _tree_bytes(self.root / name)
+            before = _tree_bytes(self.root / name)
             shutil.rmtree(self.root / name, ignore_errors=True)
+            freed += before - _tree_bytes(self.root / name)
         return freed
 
     def trim(self) -> None:
-        """Removes what a killed build left, then the entries that were not used for longest until the limit holds."""
+        """Removes what a killed build left, then the entries that were not used for longest until the limit holds.
+
+        Never fails: what can't be looked at or removed stays, and so does what a process uses.
+        """
         now = time.time()
         entries: list[tuple[float, int, Path]] = []
         for section in _MANAGED:
             for path in _children(self.root / section):
-                if path.name.startswith("."):
-                    if now - path.lstat().st_mtime > _STALE_SECONDS:
-                        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-                    continue
-                index = path / _INDEX
-                entries.append((index.stat().st_mtime if index.is_file() else 0.0, _tree_bytes(path), path))
+                used = _last_use(path)
+                if path.name.startswith(".") or section == "staging":
+                    if now - used > _STALE_SECONDS:
+                        _remove(path)
+                elif section not in _SHARED or now - used > _STALE_SECONDS:
+                    entries.append((used, _tree_bytes(path), path))
         total = sum(size for _, size, _ in entries)
         for _, size, path in sorted(entries, key=lambda e: e[0]):
             if self.limit_bytes is None or total <= self.limit_bytes:
                 break
-            shutil.rmtree(path, ignore_errors=True)
-            total -= size
+            with _unused(path) as free:
+                if free:
+                    _remove(path)
+                    total -= size
+
+
+def _close_all(held: dict[Path, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()
+
+
+@contextmanager
+def _unused(entry: Path) -> Iterator[bool]:
+    """Whether no process holds the entry; none can begin to within the block."""
+    try:
+        stream = entry.with_name(f".{entry.name}.use").open("a")
+    except OSError:
+        yield False
+        return
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _last_use(path: Path) -> float:
+    """When an entry, or what else lies in a section, was last used, in seconds since 1970; 0 if it is gone."""
+    for candidate in (path / _INDEX, path):
+        with suppress(OSError):
+            status = candidate.lstat()
+            # The native runner leaves no mark but the time of its access.
+            return max(status.st_mtime, status.st_atime if path.parent.name in _SHARED else 0.0)
+    return 0.0
+
+
+def _remove(path: Path) -> None:
+    """Removes an entry or a file; a lock file only if nobody holds it."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with suppress(OSError), path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def _intact(entry: Path) -> bool:
@@ -226,7 +321,20 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _tree_bytes(folder: Path) -> int:
-    return sum(p.lstat().st_size for p in folder.rglob("*") if p.is_file() and not p.is_symlink())
+    """Bytes of the files below a folder, as far as they can be seen: others may remove some meanwhile."""
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(f"{parent}/{name}").st_size
+    return total
+
+
+def _is_about(error: OSError, root: Path) -> bool:
+    """Whether an error comes from the cache's own storage, and not from what ``make`` read elsewhere."""
+    if error.errno in _STORAGE_ERRORS:
+        return True
+    return any(isinstance(name, str) and Path(name).is_relative_to(root) for name in (error.filename, error.filename2))
 
 
 def _as_resource_error(error: OSError, root: Path) -> ResourceError:

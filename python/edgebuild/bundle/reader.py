@@ -17,6 +17,7 @@ from edgebuild.bundle import archive, atomic
 from edgebuild.bundle.manifest import FileEntry, GoldenSequence, GoldenTensor, GoldenValue, Manifest
 from edgebuild.bundle.paths import MANIFEST, MANIFEST_HASH, MANIFEST_SIGNATURE, MAX_SEGMENTS, RESERVED
 from edgebuild.bundle.strict_json import MAX_BYTES
+from edgebuild.cache import user_cache_folder
 from edgebuild.errors import BundleError, EdgebuildError, UsageError
 from edgebuild.model.signature import Signature
 
@@ -283,9 +284,8 @@ class Bundle:
 
 
 def cache_folder() -> Path:
-    """Where archives are unpacked; XDG_CACHE_HOME counts if it is absolute, as its specification says."""
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base.startswith("/") else Path.home() / ".cache") / "edgebuild" / "bundles"
+    """Where archives are unpacked."""
+    return user_cache_folder() / "bundles"
 
 
 def _read_manifest(read: Callable[[str, int], bytes], *, has_signature: bool) -> tuple[Manifest, str]:
