@@ -2,19 +2,21 @@
 
 import json
 import os
-import platform
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
+from edgebuild._host import machine_arch, this_machine
 from edgebuild.bundle.reader import Bundle
+from edgebuild.cache import content_key
 from edgebuild.errors import (
     ERRORS_BY_EXIT_CODE,
     BundleError,
     DeadlineError,
     EdgebuildError,
     IncompatibleError,
+    ResourceError,
     ToolError,
 )
 
@@ -23,25 +25,22 @@ _GRACE_S = 30.0
 
 def can_run(arch: str) -> bool:
     """Whether programs of this architecture run here without an emulator."""
-    machine = platform.machine()
+    machine = machine_arch()
     return arch == machine or (arch == "armv7l" and machine == "aarch64")
+
+
+def why_not_here(arch: str, features: Sequence[str] = ()) -> str | None:
+    """Why a program for this architecture and these CPU features can't run on this machine; None: it can."""
+    if not can_run(arch):
+        return f"this machine can't run {arch} programs"
+    lacking = sorted(set(features) - set(this_machine().features))
+    return f"this machine's CPU lacks {', '.join(lacking)}" if lacking else None
 
 
 def cpu_model() -> str:
     """The CPU's model name with its feature flags' hash: what a proof on this machine holds for."""
-    from edgebuild.cache import content_key
-
-    name, flags = platform.machine(), ""
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            if key.strip() in ("flags", "Features") and not flags:
-                flags = value.strip()
-    except OSError:
-        pass
-    return f"{name} {content_key(sorted(flags.split()))[:12]}"
+    machine = this_machine()
+    return f"{machine.cpu_name} {content_key(list(machine.features))[:12]}"
 
 
 def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
@@ -53,14 +52,19 @@ def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
 
     Raises:
         IncompatibleError: The runner is for another architecture.
-        BundleError: The bundle has no runner.
+        BundleError: The bundle has no runner, or a damaged one.
+        ToolError: The runner does not start, or a signal killed it.
+        ResourceError: It was killed, as the kernel does when memory runs out.
     """
     command = _command(bundle, arguments)
     try:
-        return subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False).returncode
     except OSError as error:
         msg = f"the bundle's runner does not start: {error.strerror}"
         raise ToolError(msg) from error
+    if code < 0:
+        raise _killed(-code, arguments[0])
+    return code
 
 
 def query_edgerun(
@@ -103,24 +107,31 @@ def query_edgerun(
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         if done.returncode < 0:
-            msg = f"the bundle's runner was killed by signal {-done.returncode} in `{arguments[0]}`"
-        else:
-            msg = f"the bundle's runner answered {done.stdout[:80]!r} to `{arguments[0]}`, expected one JSON object"
+            raise _killed(-done.returncode, arguments[0]) from None
+        msg = f"the bundle's runner answered {done.stdout[:80]!r} to `{arguments[0]}`, expected one JSON object"
         raise ToolError(msg, hint=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else None) from None
-    if done.returncode != 0 and "error" in answer:
+    if done.returncode != 0:
         kind = ERRORS_BY_EXIT_CODE.get(done.returncode, EdgebuildError)
-        raise kind(answer["error"]["message"], hint=answer["error"].get("hint"))
+        said = answer.get("error") or {}
+        message = said.get("message") or f"`{arguments[0]}` of the bundle's runner ended with {done.returncode}"
+        raise kind(message, hint=said.get("hint"))
     return answer
+
+
+def _killed(number: int, command: str) -> EdgebuildError:
+    msg = f"the bundle's runner was killed by {signal.Signals(number).name} in `{command}`"
+    if number == signal.SIGKILL:
+        return ResourceError(msg, hint="probably memory ran out: free some")
+    return ToolError(msg)
 
 
 def _command(bundle: Bundle, arguments: Sequence[str]) -> list[str]:
     arch = bundle.manifest.target.arch
     if not can_run(arch):
-        msg = f"the bundle is for {arch}, this machine is {platform.machine()}"
+        msg = f"the bundle is for {arch}, this machine is {machine_arch()}"
         raise IncompatibleError(msg, hint="copy it to the board, unpack it there with `tar xf`, and use bin/edgerun")
-    root = bundle.directory()
-    program = root / "bin" / "edgerun"
-    if not os.access(program, os.X_OK):
-        msg = f"the bundle {root.name} has no runner: bin/edgerun is missing"
-        raise BundleError(msg)
-    return [str(program), arguments[0], str(root), *arguments[1:]]
+    program = bundle.edgerun  # held to its hash: a damaged program must not be started
+    if program is None:
+        msg = f"{bundle.path} holds no runner (bin/edgerun)"
+        raise BundleError(msg, hint="build it again")
+    return [str(program), arguments[0], str(bundle.directory()), *arguments[1:]]

@@ -8,7 +8,8 @@ from typing import Any
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache, content_key
-from edgebuild.devices.local import can_run, cpu_model, query_edgerun
+from edgebuild.devices.local import cpu_model, query_edgerun, why_not_here
+from edgebuild.fingerprint import source_digest
 
 _BENCH_SECONDS = 1.0
 
@@ -54,7 +55,7 @@ def prove(
     measure: bool = True,
     deadline_s: float | None = None,
 ) -> tuple[Proof, bool]:
-    """Runs every variant over the goldens and measures it; the result is kept for this bundle on this CPU.
+    """Runs every variant that can run here over the goldens and measures it; the result is kept for this bundle on this CPU.
 
     Args:
         bundle: The packed bundle.
@@ -71,23 +72,24 @@ def prove(
         EdgebuildError: The bundle does not run.
     """
     arch = bundle.manifest.target.arch
-    if not can_run(arch):
-        return Proof(kind=None, verified={}, measured={}, reason=f"this machine can't run {arch} programs"), False
-    key = content_key("proof", bundle.id, cpu_model(), measure)
-    cached = cache.get("proof", key) is not None
+    reasons = [why_not_here(arch, variant.requires.cpu_features) for variant in bundle.manifest.variants]
+    if all(reasons):
+        return Proof(kind=None, verified={}, measured={}, reason=str(reasons[0])), False
+    key = content_key("proof", bundle.id, cpu_model(), measure, source_digest("devices"))
     environment = _runtime_environment(engines)
 
     def make(folder: Path) -> None:
         limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
         verified = query_edgerun(bundle, ["verify", *limit], deadline_s=deadline_s, environment=environment)
         measured = {}
-        for variant in bundle.manifest.variants if measure else ():
-            command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", str(_BENCH_SECONDS), *limit]
-            measured[variant.name] = query_edgerun(bundle, command, deadline_s=deadline_s, environment=environment)
+        ran = [entry["variant"] for entry in verified["variants"] if entry["result"] == "ok"]
+        for name in ran if measure else ():
+            command = ["bench", "--variant", name, "--threads", "1", "--seconds", str(_BENCH_SECONDS), *limit]
+            measured[name] = query_edgerun(bundle, command, deadline_s=deadline_s, environment=environment)
         text = json.dumps({"verified": verified, "measured": measured}, indent=2)
         (folder / "proof.json").write_text(text, encoding="utf-8")
 
-    folder = cache.get_or_make("proof", key, make)
+    folder, cached = cache.find_or_make("proof", key, make)
     data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
     return Proof(kind="native", verified=data["verified"], measured=data["measured"]), cached
 
