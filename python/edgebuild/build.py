@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.backends.lowering import lower_model
-from edgebuild.bundle.pack import PackedParts, publish, staged_bundle, write_beside
-from edgebuild.cache import Cache
-from edgebuild.devices.local import can_run, cpu_model
+from edgebuild.backends.registry import find_backend
+from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle, write_beside
+from edgebuild.cache import Cache, file_sha256
+from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import UsageError
 from edgebuild.export.cached import export_cached
@@ -69,6 +70,7 @@ def build(
     else:
         module = model
     request_fields = {k: options.pop(k) for k in list(options) if k in ModelRequest.__dataclass_fields__}
+    request_fields.setdefault("search_path", (str(Path.cwd()),))
     request = ModelRequest(
         path=path,
         factory=request_fields.pop("factory", factory),
@@ -101,6 +103,7 @@ def build_from_request(
     target = load_target(options.target)
     specs = _backends(target, options.backends)
     request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
+    check_output(options.output or Path.cwd(), keep=[p for p in (request.path, *request.samples) if p is not None])
     cache = Cache.default()
 
     clock.enter("export")
@@ -119,7 +122,7 @@ def build_from_request(
         engines=_engines(target, specs, cache),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
-        measured=options.measure and can_run(target.soc.arch),
+        measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
         decisions=Decisions(target=target.name),
     )
 
@@ -156,25 +159,28 @@ def _export(
         progress,
         module=module,
         export=lambda folder: export_model(
-            request, folder, module=module, deadline=deadline_s, progress=lambda text: progress.stage("export", text)
+            request,
+            folder,
+            module=module,
+            deadline=None if deadline_s is None else time.monotonic() + deadline_s,
+            progress=lambda text: progress.stage("export", text),
         ),
     )
 
 
 def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
-    """The target's backends, or those of ``names`` in that order."""
-    known = {spec.name: spec for spec in target.runtime}
-    for name in names:
-        if name not in known:
-            msg = f"target {target.name} has no backend {name!r}; it has {', '.join(known)}"
-            raise UsageError(msg)
-    return [known[name] for name in names] if names else list(target.runtime)
+    """The target's backends, or those of ``names`` in that order; all can be built for."""
+    if len(set(names)) < len(names):
+        msg = f"each backend may be named once, got {', '.join(names)}"
+        raise UsageError(msg)
+    specs = [target.backend(name) for name in names] if names else list(target.runtime)
+    for spec in specs:  # before a long export
+        find_backend(spec.name)
+    return specs
 
 
 def _engines(target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache) -> dict[str, EngineFiles]:
     """Engine libraries by backend name."""
-    from edgebuild.backends.registry import find_backend
-
     return {
         spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache)
         for spec in specs
@@ -186,7 +192,7 @@ def _decide(parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[De
     """Decisions from the user's file, the cache, or by running a first bundle; none for a board that can't be run here."""
     if options.decisions is not None:
         return read_decisions(options.decisions, parts.target.name, parts.variant_names), False
-    if not can_run(parts.target.soc.arch):
+    if why_not_here(parts.target.soc.arch, parts.target.soc.features) is not None:
         return parts.decisions, False
 
     def measure() -> Mapping[str, int]:
@@ -195,6 +201,7 @@ def _decide(parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[De
 
     # Folders of the cache are named by their content's key.
     content = [model.folder.name for _, model in parts.lowered] + [parts.runner.parent.name]
+    content.append(file_sha256(parts.exported.directory / "samples" / "0.npz"))  # sizes of dynamic axes
     engines = sorted(files.pin.sha256 for files in parts.engines.values())
     return decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
 

@@ -1,5 +1,6 @@
 """BuildReport: what a build did, for the summary, for ``--json`` and for the report beside the bundle."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,7 +113,14 @@ class BuildReport:
         """One JSON object with a schema name, as ``--json`` prints it."""
 
         def checks(items: tuple[OutputCheck, ...]) -> list[dict[str, Any]]:
-            return [{**vars(item), "index": list(item.index)} for item in items]
+            return [
+                {
+                    **vars(item),
+                    "index": list(item.index),
+                    "max_abs_error": item.max_abs_error if math.isfinite(item.max_abs_error) else None,
+                }
+                for item in items
+            ]
 
         data: dict[str, Any] = {"schema": REPORT_SCHEMA, **vars(self)}
         data["bundle"] = str(self.bundle)

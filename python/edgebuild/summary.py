@@ -1,6 +1,9 @@
 """From the results of the stages to the BuildReport that the user is told."""
 
+import math
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from edgebuild.bundle.manifest import Variant
@@ -53,12 +56,13 @@ def build_report(
         seconds=dict(seconds),
         cached=tuple(cached),
         original_latency_ms=exported.original_latency_ms,
-        next_steps=_next_steps(bundle),
+        next_steps=_next_steps(bundle, thin=parts.thin),
     )
 
 
 def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms: float | None) -> VariantReport:
     measured = proof.measured.get(variant.name)
+    skipped = _why_skipped(proof, variant.name)
     latency = None if measured is None else float(measured["latency_s"]["p50"]) * 1e3
     files = bundle.manifest.files
     return VariantReport(
@@ -67,20 +71,28 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
         precision=variant.precision,
         latency_ms=latency,
         speed_up=original_ms / latency if latency and original_ms else None,
-        proof=proof.kind,
+        proof=None if skipped else proof.kind,
         checks=_checks(proof.verified, variant.name),
         size_bytes=sum(files[path].size for path in (variant.model, *variant.data)),
-        note="" if latency is not None else proof.reason or "not measured",
+        note=skipped or ("" if latency is not None else "not measured"),
     )
+
+
+def _why_skipped(proof: Proof, variant: str) -> str:
+    """Why a variant was not run; empty if it was."""
+    for entry in proof.verified.get("variants", ()):
+        if entry["variant"] == variant:
+            return f"not run here: {entry['reason']}" if entry["result"] == "skipped" else ""
+    return f"not run here: {proof.reason}" if proof.kind is None else "not run here"
 
 
 def _checks(verified: Mapping[str, Any], variant: str) -> tuple[OutputCheck, ...]:
     for entry in verified.get("variants", ()):
-        if entry["variant"] == variant:
+        if entry["variant"] == variant and entry["result"] != "skipped":
             return tuple(
                 OutputCheck(
                     output=o["output"],
-                    max_abs_error=float(o["max_error"] or 0.0),
+                    max_abs_error=math.inf if o["max_error"] is None else float(o["max_error"]),
                     index=tuple(o["worst"]["index"]) if o["worst"] else (),
                     atol=o["tolerance"]["atol"],
                     rtol=o["tolerance"]["rtol"],
@@ -99,10 +111,20 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
     return sizes
 
 
-def _next_steps(bundle: Bundle) -> tuple[str, ...]:
-    name = bundle.path.name
+def _next_steps(bundle: Bundle, *, thin: bool) -> tuple[str, ...]:
+    """Commands as one types them in this folder."""
+    try:
+        path = shlex.quote(str(bundle.path.relative_to(Path.cwd())))
+    except ValueError:
+        path = shlex.quote(str(bundle.path))
+    name, target = shlex.quote(bundle.path.name), bundle.manifest.target.name
+    engines = (
+        f"edgebuild runtime pack --target {target} -o engines, then on this machine and on the board: "
+        "export EDGEBUILD_RUNTIME_PATH=/path/to/engines",
+    )
     return (
-        f"edgebuild run {name} --inputs in.npz --outputs out.npz",
-        f"edgebuild bench {name}",
+        *(engines if thin else ()),
+        f"edgebuild run {path} --inputs in.npz --outputs out.npz",
+        f"edgebuild bench {path}",
         f"on the board: tar xf {name} && {bundle.manifest.top}/bin/edgerun verify",
     )

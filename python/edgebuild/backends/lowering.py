@@ -54,8 +54,7 @@ def lower_model(
         [file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))],
         stage_versions(),
     )
-    cached = cache.get("lower", key) is not None
-    folder = cache.get_or_make("lower", key, lambda work: _lower(exported, spec, settings, work))
+    folder, cached = cache.find_or_make("lower", key, lambda work: _lower(exported, spec, settings, work))
     return _read(folder), cached
 
 

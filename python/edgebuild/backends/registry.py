@@ -32,6 +32,6 @@ def find_backend(name: str) -> Backend:
     """
     if name not in _MODULES:
         msg = f"backend {name!r} can't be built for yet; available: {', '.join(_MODULES)}"
-        raise UsageError(msg)
+        raise UsageError(msg, hint=f"leave it out: --backend {next(iter(_MODULES))}")
     module: Backend = import_module(_MODULES[name])
     return module

@@ -1,7 +1,9 @@
 """Packing: what the stages made becomes one bundle, first in the cache, and at its place only once it is proved."""
 
+import filecmp
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,7 @@ from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cache import Cache
-from edgebuild.errors import UsageError
+from edgebuild.errors import InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
@@ -76,6 +78,29 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
     )
 
 
+def check_output(output: Path, *, keep: Sequence[str]) -> None:
+    """Finds out before a long build whether its bundle could be written.
+
+    Args:
+        output: The bundle's path, or the folder that it goes into.
+        keep: Files that the build reads and must not replace.
+
+    Raises:
+        UsageError: The folder is missing or not writable, or ``output`` is one of ``keep``.
+    """
+    folder = output if output.is_dir() else output.parent
+    if not folder.is_dir():
+        msg = f"the folder of the output does not exist: {folder}"
+        raise UsageError(msg, hint="make it, or choose another -o")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        msg = f"the folder of the output can't be written: {folder}"
+        raise UsageError(msg, hint="choose another -o")
+    for name in keep:
+        if output.is_file() and Path(name).exists() and output.samefile(name):
+            msg = f"-o {output} would replace the file that the bundle is made from"
+            raise UsageError(msg, hint="choose another -o")
+
+
 def publish(staged: Bundle, output: Path) -> Bundle:
     """Copies a staged bundle to its place, whole or not at all. Gives the bundle there.
 
@@ -126,7 +151,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         options=dict(variant.options),
         requires=Requirements(
             cpu_features=parts.target.soc.features,
-            glibc=parts.target.os.glibc,
+            glibc=_newest(parts.target.os.glibc, engine.pin.glibc if engine else None),
             memory_bytes=parts.decisions.memory_bytes.get(variant.name),
         ),
         speed="measured" if parts.measured else "unproved",
@@ -135,6 +160,11 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
             for name, (atol, rtol) in (variant.tolerances or parts.exported.tolerances).items()
         },
     )
+
+
+def _newest(glibc: str, other: str | None) -> str:
+    """The younger of two versions such as "2.28"."""
+    return max(glibc, other or glibc, key=lambda version: tuple(int(part) for part in version.split(".")))
 
 
 def _engine(files: EngineFiles, spec: BackendSpec, *, thin: bool) -> Engine:
@@ -147,12 +177,14 @@ def _engine(files: EngineFiles, spec: BackendSpec, *, thin: bool) -> Engine:
 
 def _files(parts: PackedParts) -> list[BundleFile]:
     files = [BundleFile(path="bin/edgerun", source=parts.runner, executable=True)]
-    models = {
-        f"model/{name}": model.path(name)
-        for _, model in parts.lowered
-        for variant in model.variants
-        for name in (variant.model, *variant.data)
-    }
+    models: dict[str, Path] = {}
+    for _, model in parts.lowered:
+        for variant in model.variants:
+            for name in (variant.model, *variant.data):
+                source = models.setdefault(f"model/{name}", model.path(name))
+                if source != model.path(name) and not filecmp.cmp(source, model.path(name), shallow=False):
+                    msg = f"model/{name}: two backends give different files of this name"
+                    raise InternalError(msg)
     files += [BundleFile(path=path, source=source) for path, source in models.items()]
     licences = dict(runner_licences())
     for engine in parts.engines.values():
