@@ -1,12 +1,11 @@
 """What the benchmarks share: built programs, bundles in a folder of their own, repeated processes, tables."""
 
 import functools
+import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -80,19 +79,9 @@ class Cost:
 
 def process_cost(command: Sequence[str], **environment: str) -> Cost:
     """Runs a command to its end. Raises CalledProcessError if it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env={**os.environ, **environment}
-    )
-    assert process.stderr is not None
-    message = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    process.stderr.close()
-    wall = (time.perf_counter() - start) * 1e3
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode, command, stderr=message)
-    return Cost((usage.ru_utime + usage.ru_stime) * 1e3, wall, usage.ru_maxrss / 1024)
+    measure = [sys.executable, "-I", "-S", str(Path(__file__).with_name("process_cost.py")), *command]
+    done = subprocess.run(measure, check=True, capture_output=True, text=True, env={**os.environ, **environment})
+    return Cost(**json.loads(done.stdout))
 
 
 def alternate(runs: int, *sides: Callable[[], Cost]) -> list[list[Cost]]:
@@ -120,8 +109,3 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
     print(f"\n{title}")
     for row in table:
         print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def children_peak_mib() -> float:
-    """Peak memory of the largest child process so far, in MiB."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
