@@ -1,0 +1,218 @@
+"""The cache: complete or absent, made once, held to its hashes, bounded, and never pulled away from under a user."""
+
+import errno
+import os
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgebuild.bundle import reader
+from edgebuild.cache import SECTIONS, Cache, content_key, user_cache_folder
+from edgebuild.errors import ResourceError, UsageError
+
+DAY = 24 * 3600.0
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+def writes(data: bytes, calls: list[int] | None = None) -> Callable[[Path], None]:
+    def make(folder: Path) -> None:
+        if calls is not None:
+            calls.append(1)
+        (folder / "sub").mkdir()
+        (folder / "sub" / "file").write_bytes(data)
+
+    return make
+
+
+def age(path: Path, seconds: float) -> None:
+    status = path.stat()
+    os.utime(path, (status.st_atime - seconds, status.st_mtime - seconds))
+
+
+def test_an_entry_is_made_once_and_then_found(cache: Cache) -> None:
+    calls: list[int] = []
+    first, hit = cache.find_or_make("export", "k", writes(b"1", calls))
+    again, hit_again = cache.find_or_make("export", "k", writes(b"2", calls))
+    assert (hit, hit_again, len(calls)) == (False, True, 1)
+    assert again == first
+    assert (again / "sub" / "file").read_bytes() == b"1"
+
+
+def test_a_maker_that_fails_leaves_nothing(cache: Cache) -> None:
+    def make(folder: Path) -> None:
+        (folder / "half").write_bytes(b"x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_make("export", "k", make)
+    assert cache.get("export", "k") is None
+    assert [p.name for p in (cache.root / "export").iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "index"])
+def test_a_damaged_entry_is_made_anew(cache: Cache, damage: str) -> None:
+    entry = cache.get_or_make("native", "k", writes(b"good"))
+    file = entry / "sub" / "file"
+    match damage:
+        case "flip":
+            file.write_bytes(b"gooe")
+        case "truncate":
+            file.write_bytes(b"goo")
+        case "remove":
+            file.unlink()
+        case _:
+            (entry / ".entry.json").write_text("{", encoding="utf-8")
+    assert cache.get("native", "k") is None
+    made, hit = cache.find_or_make("native", "k", writes(b"good"))
+    assert not hit
+    assert (made / "sub" / "file").read_bytes() == b"good"
+
+
+def test_two_threads_and_two_caches_do_the_work_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+    begun = threading.Barrier(4)
+
+    def build() -> None:
+        begun.wait()
+        Cache(tmp_path).get_or_make("export", "k", writes(b"x" * 100_000, calls))
+
+    threads = [threading.Thread(target=build) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+
+
+def test_a_killed_maker_leaves_no_entry_and_its_lock_is_free(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import os, signal, sys
+        from pathlib import Path
+        from edgebuild.cache import Cache
+        def make(folder):
+            (folder / "half").write_bytes(b"x")
+            os.kill(os.getpid(), signal.SIGKILL)
+        Cache(Path(sys.argv[1])).get_or_make("export", "k", make)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script, tmp_path], check=False, timeout=60)
+    assert done.returncode == -9
+    cache = Cache(tmp_path)
+    assert cache.get("export", "k") is None
+    left = [p for p in (tmp_path / "export").iterdir() if p.is_dir()]
+    assert len(left) == 1
+    assert (cache.get_or_make("export", "k", writes(b"1")) / "sub" / "file").read_bytes() == b"1"
+    cache.trim()
+    assert left[0].exists(), "it might be a living build's"
+    age(left[0], 2 * DAY)
+    cache.trim()
+    assert not left[0].exists()
+
+
+def test_an_error_of_what_is_made_is_not_blamed_on_the_cache(cache: Cache, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        cache.get_or_make("export", "k", lambda _: (tmp_path / "elsewhere").open())  # type: ignore[arg-type, return-value]
+
+
+def test_a_full_disk_is_said_with_what_to_do(cache: Cache) -> None:
+    def make(folder: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(ResourceError, match="no space left for the cache") as caught:
+        cache.get_or_make("export", "k", make)
+    assert "cache clean" in str(caught.value.hint)
+
+
+def test_a_root_that_is_a_file_is_a_resource_error(tmp_path: Path) -> None:
+    (tmp_path / "f").write_text("", encoding="utf-8")
+    with pytest.raises(ResourceError, match="can't be used"):
+        Cache(tmp_path / "f").get_or_make("export", "k", writes(b""))
+
+
+def test_trim_removes_what_was_unused_for_longest_until_the_limit_holds(tmp_path: Path) -> None:
+    maker = Cache(tmp_path)
+    for number, key in enumerate("abc"):
+        age(maker.get_or_make("export", key, writes(bytes(1000))) / ".entry.json", 1000.0 * (3 - number))
+    del maker
+    Cache(tmp_path, limit_bytes=2500).trim()
+    assert [key for key in "abc" if Cache(tmp_path).get("export", key)] == ["b", "c"]
+
+
+def test_trim_passes_over_what_another_instance_uses(tmp_path: Path) -> None:
+    user = Cache(tmp_path)
+    user.get_or_make("export", "k", writes(bytes(1000)))
+    other = Cache(tmp_path, limit_bytes=0)
+    other.trim()
+    assert user.get("export", "k") is not None
+    del user
+    other.trim()
+    assert Cache(tmp_path).get("export", "k") is None
+
+
+def test_trim_bounds_unpacked_bundles_but_not_todays(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+        (tmp_path / "bundles" / name / "m.board").mkdir(parents=True)
+        (tmp_path / "bundles" / name / "m.board" / "manifest.json").write_bytes(bytes(1000))
+    age(tmp_path / "bundles" / "old", 2 * DAY)
+    Cache(tmp_path, limit_bytes=0).trim()
+    assert [p.name for p in (tmp_path / "bundles").iterdir() if not p.name.startswith(".")] == ["new"]
+
+
+def test_trim_and_info_survive_entries_that_vanish_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = Cache(tmp_path, limit_bytes=0)
+    cache.get_or_make("export", "k", writes(b"1"))
+    original = os.lstat
+
+    def lstat(path: object, **_: object) -> os.stat_result:
+        if str(path).endswith("file"):
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path))
+        return original(path)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "lstat", lstat)
+    cache.trim()
+    assert {section.name for section in cache.info()} == set(SECTIONS)
+
+
+def test_clean_says_what_it_freed_and_knows_its_sections(cache: Cache) -> None:
+    cache.get_or_make("export", "k", writes(bytes(5000)))
+    cache.get_or_make("lower", "k", writes(bytes(7000)))
+    assert 5000 < cache.clean("export") < 6000
+    assert cache.get("export", "k") is None
+    assert 7000 < cache.clean() < 8000
+    assert cache.clean() == 0
+    with pytest.raises(UsageError, match="no section 'exports'"):
+        cache.clean("exports")
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"), [("/x/y", "/x/y/edgebuild"), ("", "/h/.cache/edgebuild"), ("relative", "/h/.cache/edgebuild")]
+)
+def test_every_reader_finds_the_same_folder(base: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/h")
+    monkeypatch.setenv("XDG_CACHE_HOME", base)
+    assert str(user_cache_folder()) == expected
+    assert Cache.default().root == user_cache_folder()
+    assert reader.cache_folder() == user_cache_folder() / "bundles"
+
+
+@pytest.mark.parametrize("limit", ["", "-1", "1.5", "many", "²"])
+def test_a_limit_that_is_no_number_is_refused(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEBUILD_CACHE_LIMIT_MIB", limit)
+    with pytest.raises(UsageError, match="EDGEBUILD_CACHE_LIMIT_MIB"):
+        Cache.default()
+
+
+def test_keys_differ_with_structure_and_not_with_the_order_of_mappings() -> None:
+    assert content_key("a", {"x": 1, "y": 2}) == content_key("a", {"y": 2, "x": 1})
+    keys = {content_key("a", "b"), content_key("ab"), content_key(["a", "b"]), content_key("a", None), content_key("a")}
+    assert len(keys) == 5
