@@ -100,6 +100,7 @@ def run_chain(
     scratch: Path,
     judge: Callable[[ir.Model], Judged],
     progress: Callable[[str], None],
+    reset: Callable[[], None] = lambda: None,
 ) -> tuple[str, int, Judged, tuple[Attempt, ...]]:
     """Tries exporters until one's graph is valid and computes what the original does.
 
@@ -109,6 +110,7 @@ def run_chain(
         scratch: An empty folder.
         judge: Finishes, writes and compares a graph; raises if it is not to be taken.
         progress: Told each exporter's name.
+        reset: Puts the model's own state (counters, running values) back to what the file holds.
 
     Returns:
         The exporter's name, the opset, what ``judge`` returned, and all attempts.
@@ -126,6 +128,7 @@ def run_chain(
             continue
         opset = min(allowed[-1], DEFAULT_OPSET)
         progress(exporter.name)
+        reset()
         try:
             with tempfile.TemporaryDirectory(dir=scratch) as folder:
                 model = exporter.produce(source, opset, Path(folder))

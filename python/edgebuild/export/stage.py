@@ -1,5 +1,6 @@
 """The export stage inside the process that holds the model: ModelSource in, a folder with an ExportedModel out."""
 
+import json
 import platform
 import shutil
 import tempfile
@@ -22,8 +23,9 @@ from edgebuild.export.parity import DisagreementError, EngineModel, check_parity
 from edgebuild.export.result import Attempt, ExportedModel
 from edgebuild.export.tolerance import output_depths
 from edgebuild.export.write import EXTERNAL_FROM_BYTES, weight_bytes, write_onnx
+from edgebuild.model.probe import State
 from edgebuild.model.request import ModelRequest
-from edgebuild.model.signature import DTYPES, Signature
+from edgebuild.model.signature import DTYPES, Signature, Structure
 from edgebuild.model.source import Inputs, ModelKind, ModelSource
 
 Progress = Callable[[str], None]
@@ -38,6 +40,7 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     """
     directory.mkdir(parents=True, exist_ok=True)
     progress("running the original")
+    state = State(source.module)
     outputs, structure = source.reference(source.samples[0])
     if not outputs:
         message = f"model {source.name} returns no tensor"
@@ -46,7 +49,9 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     def reference(sample: Inputs) -> list[Array]:
         return [to_numpy(value) for value in source.reference(sample)[0]]
 
-    names = output_names(structure, len(outputs))
+    names = list(source.output_names)
+    if len(names) != len(outputs):
+        names = output_names(structure, len(outputs))
     onnx_model: ir.Model | None = None
     if source.kind is ModelKind.ONNX:
         from edgebuild.export.exporters.onnx_file import read_onnx
@@ -60,6 +65,7 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     if source.kind is not ModelKind.ONNX:
         parity_module.check_repeatable(_unseeded(source), source.samples[0], names)
     expected = [reference(sample) for sample in source.samples]
+    _check_structure(source, structure)
     _check_dtypes(names, expected[0])
 
     judge = _Judge(source, request, directory, names, expected, reference, progress)
@@ -73,7 +79,12 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
             opset = int(judged.model.opset_imports[""])
         else:
             exporter, opset, judged, attempts = run_chain(
-                source, request.opset_max, Path(scratch), judge, lambda name: progress(f"exporting with {name}")
+                source,
+                request.opset_max,
+                Path(scratch),
+                judge,
+                lambda name: progress(f"exporting with {name}"),
+                reset=state.restore,
             )
     _write_samples(directory, source, expected)
     result = ExportedModel(
@@ -104,10 +115,15 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
 
 
 def _unseeded(source: ModelSource) -> Callable[[Inputs], list[Array]]:
-    """Runs the module itself: ``source.reference`` may set the seed before each run, which hides random operators."""
+    """Runs the module itself: ``source.reference`` may set the seed before each run, which hides random operators.
+
+    Every run starts from the saved state: what ``forward`` changes is no randomness.
+    """
     module = flat_module(source)
+    state = State(module)
 
     def run(sample: Inputs) -> list[Array]:
+        state.restore()
         return [to_numpy(value) for value in module(*(to_torch(sample[spec.name]) for spec in source.inputs))]
 
     return run
@@ -203,6 +219,23 @@ class _Judge:
             tolerances=tolerances,
             notes=tuple(notes),
         )
+
+
+def _check_structure(source: ModelSource, structure: Structure) -> None:
+    """A number beside the tensors becomes a constant of the bundle, so it must not depend on the input."""
+    for number, sample in enumerate(source.samples[1:], 1):
+        other = source.reference(sample)[1]
+        if other != structure:
+            message = (
+                f"what model {source.name} returns beside its tensors depends on the input: {_shown(structure)} on sample 0, "
+                f"{_shown(other)} on sample {number}"
+            )
+            raise ModelError(message, hint="return such numbers as tensors, and always the same keys and lengths")
+
+
+def _shown(structure: Structure) -> str:
+    text = json.dumps(structure)
+    return text if len(text) <= 200 else text[:199] + "…"
 
 
 def _check_dtypes(names: Sequence[str], outputs: Sequence[Array]) -> None:

@@ -16,7 +16,7 @@ class Demand:
         rank: Number of axes; None if any that holds ``sizes``.
         min_rank: The rank is at least this.
         sizes: Axis -> size that a weight fixes.
-        roles: Axis -> what it is: "batch", "sequence", "space", "length".
+        roles: Axis -> what it is: "batch", "sequence", "space", "length", "waveform".
         at_least: Axis -> lower bound of its size.
         dtype: Element type that the layer needs; None: any.
         limit: Integers must be below this (rows of an embedding).
@@ -190,6 +190,8 @@ def stacked(axis: int) -> Carry:
 
 def flattened(demand: Demand) -> Demand | None:
     """``flatten``/``view``: only the number of features survives; ``product`` keeps it."""
+    if "waveform" in demand.roles.values():  # torch.stft pads by way of a view with one axis more
+        return replace(demand, rank=2, sizes={}, roles={0: "batch", 1: "waveform"}, at_least={})
     features = demand.sizes.get(-1)
     if features is None and demand.rank is not None:
         features = demand.sizes.get(demand.rank - 1)

@@ -10,6 +10,14 @@ from edgebuild.model.operators import BINARY
 from edgebuild.model.values import dtype_name
 
 _MISSING = object()
+_KEEPS_SHAPE = frozenset(
+    {"aten::contiguous", "aten::_weight_norm", "aten::clone", "aten::neg", "aten::to", "aten::sign"}
+)
+_VIEWS = frozenset(
+    f"aten::{name}"
+    for name in ("transpose", "permute", "slice", "select", "unsqueeze", "squeeze", "view", "reshape", "flatten")
+)
+_SCALES = frozenset({"aten::mul", "aten::div", "aten::add", "aten::sub"})
 _MAX_STEPS = 20_000
 _MAX_DEPTH = 60
 
@@ -121,15 +129,24 @@ class GraphReader:
             base = self.constant(inputs[0])
             if getattr(base, "ndim", 0) == 2:
                 return base.detach() if kind == "aten::detach" else base.t()
-        if kind == "prim::unchecked_cast" or kind == "aten::contiguous":
+        if kind in _VIEWS and all(self.known(item) for item in inputs):
+            return _view(kind, [self.constant(item) for item in inputs])
+        if kind == "prim::unchecked_cast" or kind in _KEEPS_SHAPE:
             return self.constant(inputs[0])
+        if (
+            kind in _SCALES
+        ):  # a weight that is computed from weights (weight norm, spectral norm): only its shape matters
+            parts = [self.constant(item) for item in inputs[:2]]
+            if all(part is not _MISSING for part in parts):
+                return max(parts, key=lambda part: getattr(part, "ndim", 0))
         return _MISSING
 
     def label(self, value: Any) -> str:
         """A name for a weight: its attribute path, such as ``conv1.weight``."""
         parts: list[str] = []
         node = value.node()
-        while node.kind() in ("prim::GetAttr", "aten::t", "aten::transpose", "aten::detach"):
+        passing = {"prim::GetAttr", "aten::t", "aten::detach", *_VIEWS, *_KEEPS_SHAPE, *_SCALES}
+        while node.kind() in passing:
             if node.kind() == "prim::GetAttr":
                 parts.append(node.s("name"))
             upper = next(iter(node.inputs()))
@@ -137,6 +154,17 @@ class GraphReader:
                 break
             node = upper.node()
         return ".".join(reversed(parts)) or "a constant weight"
+
+
+def _view(kind: str, inputs: list[Any]) -> Any:
+    """A view of a weight; nothing is computed."""
+    import torch
+
+    try:
+        with torch.no_grad():
+            return getattr(torch.ops.aten, kind.removeprefix("aten::"))(*inputs)
+    except (RuntimeError, TypeError, IndexError):
+        return _MISSING
 
 
 class _Walk:

@@ -53,6 +53,7 @@ _SEQUENCE = list(dict.fromkeys([16, 8, 32, 10, 20, 64, 128, 12, 5, 7, 24, 50, 10
 _LENGTH = list(
     dict.fromkeys([128, 1024, 16000, 64, 256, 100, 32, 512, 2048, 4096, 8000, 16, 50, *range(8, 129), 22050, 48000])
 )
+_WAVEFORM = [16000, 8000, 4000, 22050, 48000, 44100, 1024, 32000, 80000, 160000, 480000, 512, 2048]
 _DEPTH = [8, 16, 32, 4, 12, 10, 64]
 _SIDES = [
     32,
@@ -285,6 +286,7 @@ def _assignments(variables: Sequence[str], channels: int | None) -> Iterator[dic
         "space": space,
         "sequence": _SEQUENCE,
         "length": _LENGTH,
+        "waveform": _WAVEFORM,
         "depth": _DEPTH,
         "height": _SIDES,
         "width": _SIDES,

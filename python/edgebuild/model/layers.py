@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgebuild.model import demand as d
 from edgebuild.model.demand import Carry, Demand
+from edgebuild.model.equations import einsum, stft
 from edgebuild.model.operators import BINARY, COMPARING, REDUCING, RETYPED, SAME, SPATIAL
 from edgebuild.model.values import dtype_name
 
@@ -47,7 +48,7 @@ def _features(use: Use, position: int, axis: int, size: int, **more: Any) -> Dem
 
 
 def demands(use: Use) -> Iterator[Demand]:
-    """What ``use.node`` asks of the operand. Axis roles are "batch", "sequence", "space", "length"."""
+    """What ``use.node`` asks of the operand. Axis roles are "batch", "sequence", "space", "length", "waveform"."""
     kind = use.kind.removeprefix("aten::")
     if kind in _HANDLERS:
         yield from _HANDLERS[kind](use)
@@ -272,6 +273,8 @@ def _packing(use: Use) -> Iterator[Demand]:
 
 
 _HANDLERS = {
+    "stft": stft,
+    "einsum": einsum,
     **dict.fromkeys(["conv1d", "conv2d", "conv3d", "_convolution", "convolution"], _conv),
     **dict.fromkeys(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"], _conv),
     "linear": _linear,

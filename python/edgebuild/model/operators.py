@@ -16,7 +16,7 @@ SAME = _names(
     "leaky_relu_ softmax log_softmax dropout dropout_ feature_dropout contiguous detach clone neg abs exp log sqrt rsqrt sin cos "
     "erf round floor ceil softplus mish hardswish hardsigmoid hardswish_ square reciprocal log1p expm1 sign nan_to_num cumsum "
     "flip roll rsub masked_fill masked_fill_ alias requires_grad_ sort cpu cuda threshold logical_not bitwise_not type_as tril "
-    "triu expand_as prelu log2 log10 atan tan cosh sinh frac trunc lift_fresh normalize"
+    "triu expand_as prelu real imag fft_fft fft_ifft fft_fft2 fft_ifft2 fft_fftn fft_ifftn log2 log10 atan tan cosh sinh frac trunc lift_fresh normalize"
 )
 """The result has the operand's shape."""
 
