@@ -103,7 +103,7 @@ def build_from_request(
     target = load_target(options.target)
     specs = _backends(target, options.backends)
     request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
-    check_output(options.output or Path.cwd(), keep=[p for p in (request.path, *request.samples) if p is not None])
+    check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     cache = Cache.default()
 
     clock.enter("export")

@@ -78,17 +78,20 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
     )
 
 
-def check_output(output: Path, *, keep: Sequence[str]) -> None:
+def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
     """Finds out before a long build whether its bundle could be written.
 
     Args:
-        output: The bundle's path, or the folder that it goes into.
+        output: The bundle's path; None: some name in the current folder.
         keep: Files that the build reads and must not replace.
 
     Raises:
-        UsageError: The folder is missing or not writable, or ``output`` is one of ``keep``.
+        UsageError: The folder is missing or not writable, or ``output`` is a folder or one of ``keep``.
     """
-    folder = output if output.is_dir() else output.parent
+    if output is not None and output.is_dir():
+        msg = f"-o {output} is a folder, expected the name of a file to write"
+        raise UsageError(msg, hint=f"for example -o {output / 'model.edge'}")
+    folder = Path.cwd() if output is None else output.parent
     if not folder.is_dir():
         msg = f"the folder of the output does not exist: {folder}"
         raise UsageError(msg, hint="make it, or choose another -o")
@@ -96,7 +99,7 @@ def check_output(output: Path, *, keep: Sequence[str]) -> None:
         msg = f"the folder of the output can't be written: {folder}"
         raise UsageError(msg, hint="choose another -o")
     for name in keep:
-        if output.is_file() and Path(name).exists() and output.samefile(name):
+        if output is not None and output.exists() and Path(name).exists() and output.samefile(name):
             msg = f"-o {output} would replace the file that the bundle is made from"
             raise UsageError(msg, hint="choose another -o")
 

@@ -114,7 +114,8 @@ def query_edgerun(
         kind = ERRORS_BY_EXIT_CODE.get(done.returncode, EdgebuildError)
         said = answer.get("error") or {}
         message = said.get("message") or f"`{arguments[0]}` of the bundle's runner ended with {done.returncode}"
-        raise kind(message, hint=said.get("hint"))
+        # Where the cache unpacked the bundle to says nothing to the user.
+        raise kind(message.replace(f"{bundle.directory()}: ", ""), hint=said.get("hint"))
     return answer
 
 
