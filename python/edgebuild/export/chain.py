@@ -1,10 +1,12 @@
 """The chain of exporters: each is tried, its graph validated and compared, until one holds."""
 
+import contextlib
 import gc
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +25,15 @@ class RefusedError(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Exporter:
-    """One way from the model to ONNX: ``produce(source, opset, scratch folder)`` returns a graph or raises anything."""
+    """One way from the model to ONNX: ``produce(source, opset, scratch folder)`` returns a graph or raises anything.
+
+    ``note`` is what the user must know if this way is taken.
+    """
 
     name: str
     produce: Callable[[ModelSource, int, Path], ir.Model]
     opsets: range
+    note: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,10 +66,21 @@ def exporters(source: ModelSource) -> list[Exporter]:
         ways = [Exporter(name="torch.export", produce=_exported, opsets=DYNAMO_OPSETS)]
         if source.kind is not ModelKind.TORCH_EXPORT:
             ways.append(Exporter(name="torch.export (strict)", produce=_exported_strict, opsets=DYNAMO_OPSETS))
+        if not isinstance(source.module, torch.export.ExportedProgram):
+            scripted = "torch.jit.script + torchscript"
+            ways += [
+                Exporter(name="torch.jit.script + torch.export", produce=_scripted, opsets=DYNAMO_OPSETS),
+                Exporter(name=scripted, produce=_scripted_torchscript, opsets=TORCHSCRIPT_OPSETS),
+            ]
         ways.append(Exporter(name="torch.jit.trace + torch.export", produce=_traced, opsets=DYNAMO_OPSETS))
+        # Last, because tracing keeps only the side of an `if` that the sample takes.
         last = [
-            Exporter(name="torch.jit.script + torch.export", produce=_scripted, opsets=DYNAMO_OPSETS),
-            Exporter(name="torch.jit.script + torchscript", produce=_scripted_torchscript, opsets=TORCHSCRIPT_OPSETS),
+            Exporter(
+                name="torch.jit.trace + torch.export, as sampled", produce=_frozen, opsets=DYNAMO_OPSETS, note=_FROZEN
+            ),
+            Exporter(
+                name="torchscript, as sampled", produce=_frozen_torchscript, opsets=TORCHSCRIPT_OPSETS, note=_FROZEN
+            ),
         ]
     # torch.export unrolls a recurrent layer over its steps; the TorchScript exporter writes one LSTM, GRU or RNN node, at
     # the price of several copies of the weights in memory.
@@ -72,6 +89,11 @@ def exporters(source: ModelSource) -> list[Exporter]:
     return [*ways, torchscript, *last]
 
 
+_FROZEN = (
+    "the model's Python code decides by values or sizes of tensors; the exported graph holds the decisions that the first sample "
+    "leads to, and is wrong where another input would lead elsewhere; torch.where, or a model that torch.jit.script takes, "
+    "keeps both sides"
+)
 LARGE_BYTES = 512 << 20
 """Weights from which on memory decides how things are done."""
 
@@ -153,6 +175,8 @@ def run_chain(
             gc.collect()
             continue
         attempts.append(Attempt(exporter=exporter.name, error=None))
+        if exporter.note is not None:
+            judged = replace(judged, notes=(*judged.notes, exporter.note))
         return exporter.name, int(judged.model.opset_imports[""]), judged, tuple(attempts)
     raise _failure(attempts, wrong)
 
@@ -247,13 +271,41 @@ def _ts2ep(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
 
 
 def _torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    with _no_decisions():
+        return _frozen_torchscript(source, opset, scratch)
+
+
+def _frozen_torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     from edgebuild.export.exporters.torchscript import export_torchscript
     from edgebuild.export.flat import flat_module
 
     return export_torchscript(flat_module(source), source, opset, scratch)
 
 
+@contextlib.contextmanager
+def _no_decisions() -> Iterator[None]:
+    """Refuses a trace in which Python decided by the value of a tensor."""
+    import torch
+
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        yield
+    for warning in seen:
+        if issubclass(warning.category, torch.jit.TracerWarning) and "to a Python" in str(warning.message):
+            message = f"tracing would keep one side of a decision at {_short(warning.filename)}:{warning.lineno}"
+            raise RefusedError(message)
+
+
+def _short(filename: str) -> str:
+    return "/".join(Path(filename).parts[-2:])
+
+
 def _traced(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
+    with _no_decisions():
+        return _frozen(source, opset, scratch)
+
+
+def _frozen(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
     """Decisions on values are taken as the sample has them; parity on the other samples shows whether that is right."""
     import torch
 
