@@ -9,7 +9,9 @@ import onnx_ir as ir
 EXTERNAL_FROM_BYTES = 1 << 30
 """Weights of this size or more go to ``model.onnx.data``: a protobuf message ends at 2 GiB."""
 
-_INLINE_BELOW = 1024  # small tensors travel inside the graph's own message
+INLINE_BELOW = 1024
+"""Bytes; smaller tensors travel inside the graph's own message."""
+
 _ALIGNMENT = 4096  # of a tensor in the data file, so that an engine can map it
 
 # Field numbers and wire types of onnx.proto: ModelProto.graph, GraphProto.initializer, TensorProto.raw_data
@@ -52,7 +54,7 @@ def write_onnx(model: ir.Model, path: Path, *, external: bool | None = None) -> 
         name: value
         for name, value in graph.initializers.items()
         if value.const_value is not None
-        and value.const_value.nbytes >= _INLINE_BELOW
+        and value.const_value.nbytes >= INLINE_BELOW
         and value.const_value.dtype != ir.DataType.STRING
     }
     order = list(graph.initializers.items())

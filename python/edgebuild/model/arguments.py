@@ -180,8 +180,8 @@ def plan_call(parameters: Sequence[Parameter], request: ModelRequest, sampled: S
     unknown = sorted(given - set(plan.call.names))
     if unknown:
         near = difflib.get_close_matches(unknown[0], plan.call.names, 1)
-        guess = f", did you mean '{near[0]}'?" if near else ""
-        msg = f"the model has no tensor input '{unknown[0]}'{guess} Its inputs are {_list(plan.call.names)}"
+        guess = f" (did you mean '{near[0]}'?)" if near else ""
+        msg = f"the model has no tensor input '{unknown[0]}'{guess}; its inputs are {_list(plan.call.names)}"
         raise UsageError(msg, hint="use the model's own argument names, or leave the name out to go by position")
     names = {parameter.name for parameter in parameters}
     wrong = sorted(set(request.arguments) - names)

@@ -35,7 +35,7 @@ def load(path: Path, request: ModelRequest) -> ModelSource:
     except Exception as error:  # protobuf raises its own kinds
         msg = f"{path}: an ONNX model that can't be parsed: {last_line(error)}"
         raise ModelError(msg, hint="save or download it again") from None
-    _check_opset(path, model)
+    _check_opset(path, model, request.opset_max)
     _check_external(path, model)
     if request.arguments:
         msg = f"--arg {next(iter(request.arguments))}: an ONNX model has no Python arguments"
@@ -84,12 +84,17 @@ def load(path: Path, request: ModelRequest) -> ModelSource:
     )
 
 
-def _check_opset(path: Path, model: Any) -> None:
+def _check_opset(path: Path, model: Any, newest: int) -> None:
     versions = {entry.domain: entry.version for entry in model.opset_import}
     version = versions.get("", versions.get("ai.onnx"))
     if version is not None and version < _OLDEST_OPSET:
         msg = f"{path}: ONNX opset {version}, expected {_OLDEST_OPSET} or newer"
         raise ModelError(msg, hint="raise it with onnx.version_converter.convert_version, or export the model again")
+    if version is not None and version > newest:
+        msg = f"{path}: ONNX opset {version}, but the target's backends take {newest} at most"
+        raise ModelError(
+            msg, hint=f"export the model again with opset {newest} or lower, or leave a backend out with --backend"
+        )
 
 
 def _tensors(graph: Any) -> Iterator[Any]:
@@ -190,10 +195,16 @@ def _session(path: Path) -> Any:
     try:
         return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime raises its own kinds
-        msg = f"{path}: ONNX Runtime {ort.__version__} can't load it: {last_line(error)}"
+        msg = f"{path}: ONNX Runtime {ort.__version__} can't load it: {_reason(error)}"
         raise ModelError(
             msg, hint="check it with onnx.checker; custom operators and newer opsets can't be loaded"
         ) from None
+
+
+def _reason(error: Exception) -> str:
+    """What ONNX Runtime says, without its status, the path, and the C++ function that says it."""
+    text = last_line(error).rpartition(" failed:")[2]
+    return re.sub(r"^(\[ONNXRuntimeError\] : \d+ : \w+ : )?(/\S+:\d+ .*?\) )?", "", text)
 
 
 def _fix(declared: Sequence[ValueSpec], fixed: Mapping[str, ValueSpec]) -> list[ValueSpec]:

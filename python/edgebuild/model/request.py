@@ -56,7 +56,7 @@ class ModelRequest:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     trust: bool = False
     parity_tolerance: tuple[float, float] | None = None
-    opset_max: int = 20
+    opset_max: int = 26
     seed: int = 0
 
     def to_json(self) -> dict[str, Any]:
