@@ -21,6 +21,8 @@ from edgebuild.errors import (
 )
 
 _GRACE_S = 30.0
+# ONNX Runtime 1.31 writes a device id into the user's cache and uploads events to its vendor unless this is set.
+_NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def can_run(arch: str) -> bool:
@@ -58,7 +60,7 @@ def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
     """
     command = _command(bundle, arguments)
     try:
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, env={**os.environ, **_NO_TELEMETRY}).returncode
     except OSError as error:
         msg = f"the bundle's runner does not start: {error.strerror}"
         raise ToolError(msg) from error
@@ -94,7 +96,7 @@ def query_edgerun(
             text=True,
             errors="replace",
             check=False,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, **_NO_TELEMETRY, **(environment or {})},
             timeout=None if deadline_s is None else deadline_s + _GRACE_S,
         )
     except subprocess.TimeoutExpired:
