@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
-from edgebuild.bundle.atomic import atomic_file
+from edgebuild.bundle.atomic import atomic_file, from_os_error
 from edgebuild.bundle.manifest import Engine, ExternalLibrary, Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
@@ -105,7 +105,9 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
 
 
 def publish(staged: Bundle, output: Path) -> Bundle:
-    """Copies a staged bundle to its place, whole or not at all. Gives the bundle there.
+    """Moves a staged bundle to its place, whole or not at all. Gives the bundle there.
+
+    On the cache's own file system that is a rename; only across file systems the bytes are copied.
 
     Raises:
         UsageError: ``output`` can't be written.
@@ -114,8 +116,14 @@ def publish(staged: Bundle, output: Path) -> Bundle:
     if not output.parent.is_dir():
         msg = f"the folder of the output does not exist: {output.parent}"
         raise UsageError(msg, hint="make it, or choose another -o")
-    with atomic_file(output.absolute()) as stream, staged.path.open("rb") as source:
-        shutil.copyfileobj(source, stream, 1 << 20)
+    if output.parent.stat().st_dev == staged.path.stat().st_dev and not output.is_dir():
+        try:
+            staged.path.replace(output)
+        except OSError as error:
+            raise from_os_error(error, f"{output}: can't be written") from error
+    else:
+        with atomic_file(output.absolute()) as stream, staged.path.open("rb") as source:
+            shutil.copyfileobj(source, stream, 1 << 20)
     return Bundle.open(output)
 
 

@@ -50,8 +50,7 @@ def export_cached(
         {name: metadata.version(name) for name in _TOOLS},
         source_digest("model", "export"),
     )
-    cached = cache.get("export", key) is not None
-    folder = cache.get_or_make("export", key, lambda work: _fill(work, export))
+    folder, cached = cache.find_or_make("export", key, lambda work: _fill(work, export))
     return ExportedModel.read(folder), cached
 
 

@@ -81,12 +81,11 @@ def decide(
         The decisions, and whether they came from the cache.
     """
     entry = content_key("decisions", SCHEMA, target, list(key))
-    cached = cache.get("decisions", entry) is not None
 
     def make(folder: Path) -> None:
         peaks = {name: -(-peak // _MEMORY_STEP) * _MEMORY_STEP for name, peak in measure().items()}
         (folder / "decisions.json").write_text(Decisions(target=target, memory_bytes=peaks).text(), encoding="utf-8")
 
-    folder = cache.get_or_make("decisions", entry, make)
+    folder, cached = cache.find_or_make("decisions", entry, make)
     data = json.loads((folder / "decisions.json").read_text(encoding="utf-8"))
     return Decisions(target=target, memory_bytes=data["memory_bytes"]), cached
