@@ -1,0 +1,22 @@
+"""The command line with a runner that was compiled before: cross-compiling one takes minutes on a small machine.
+
+``EDGEBUILD_TEST_EDGERUN`` names the runner. What was imported is written to ``EDGEBUILD_TEST_MODULES``, if that is set.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import edgebuild.build
+from edgebuild.cli.main import main
+
+
+def _compiled(*_: object) -> Path:
+    return Path(os.environ["EDGEBUILD_TEST_EDGERUN"])
+
+
+edgebuild.build.build_runner = _compiled  # type: ignore[assignment]
+code = main()
+if "EDGEBUILD_TEST_MODULES" in os.environ:
+    Path(os.environ["EDGEBUILD_TEST_MODULES"]).write_text("\n".join(sorted(sys.modules)), encoding="utf-8")
+sys.exit(code)
