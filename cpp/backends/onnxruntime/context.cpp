@@ -87,7 +87,7 @@ eb_status* Context::bind_inputs(Bindings& bindings, const eb_value* inputs) {
     EDGEBUILD_PLUGIN_TRY(make_value(model_, port, inputs[i], &value));
     slot.value = backend().own(value, api.ReleaseValue);
     EDGEBUILD_PLUGIN_TRY(
-        backend().take(api.BindInput(bindings.binding.get(), port.name.c_str(), value), "input '" + port.name + "'"));
+        backend().take(api.BindInput(bindings.binding.get(), port.name.c_str(), value), "input", port.name));
     slot.seen = inputs[i];
   }
   if (!same_shapes) {
@@ -108,7 +108,7 @@ eb_status* Context::bind_to_device(Bindings& bindings, std::size_t index) {
   output.slot.value.reset();
   EDGEBUILD_PLUGIN_TRY(
       backend().take(backend().api().BindOutputToDevice(bindings.binding.get(), port.name.c_str(), backend().cpu()),
-                     "output '" + port.name + "'"));
+                     "output", port.name));
   output.to_device = true;
   return nullptr;
 }
@@ -134,7 +134,7 @@ eb_status* Context::bind_outputs(Bindings& bindings, const eb_value* outputs) {
     output.slot.seen = wanted;
     output.to_device = false;
     EDGEBUILD_PLUGIN_TRY(
-        backend().take(api.BindOutput(bindings.binding.get(), port.name.c_str(), value), "output '" + port.name + "'"));
+        backend().take(api.BindOutput(bindings.binding.get(), port.name.c_str(), value), "output", port.name));
   }
   return nullptr;
 }

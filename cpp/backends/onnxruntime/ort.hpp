@@ -65,6 +65,10 @@ class Backend {
 
   /// The engine's status as the host's (NULL for success), and frees it. `what` begins the message.
   [[nodiscard]] eb_status* take(OrtStatus* status, std::string_view what, eb_code fallback = EB_INTERNAL) const;
+  /// The same; the message begins with the input's or output's name. Only a failure makes a string.
+  [[nodiscard]] eb_status* take(OrtStatus* status, const char* noun, const std::string& name) const {
+    return status == nullptr ? nullptr : take(status, std::string(noun) + " '" + name + "'");
+  }
   /// Frees the engine's status, unread.
   void discard(OrtStatus* status) const noexcept {
     if (status != nullptr) api_->ReleaseStatus(status);

@@ -160,17 +160,17 @@ std::uint64_t tensor_bytes(eb_dtype dtype, std::uint64_t count) noexcept {
 eb_status* make_value(const Model& model, const Port& port, const eb_value& value, OrtValue** out) {
   const Backend& backend = model.backend();
   const OrtApi& api = backend.api();
-  const std::string where = "input '" + port.name + "'";
   if (value.kind == EB_KIND_TENSOR) {
     const ONNXTensorElementDataType element = to_engine(static_cast<eb_dtype>(value.dtype));
     if (value.device_type != EB_DEVICE_CPU || element == ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED) {
       return plugin::make_error(backend.host(), EB_UNSUPPORTED,
-                                where + ": ONNX Runtime's CPU provider takes no such dtype or device");
+                                "input '" + port.name + "': ONNX Runtime's CPU provider takes no such dtype or device");
     }
-    return backend.take(make_tensor(backend, value, element, out), where);
+    return backend.take(make_tensor(backend, value, element, out), "input", port.name);
   }
   if (value.kind != EB_KIND_SEQUENCE) {  // An absent optional never comes here: it is left unbound.
-    return plugin::make_error(backend.host(), EB_INVALID_ARGUMENT, where + ": neither a tensor nor a sequence");
+    return plugin::make_error(backend.host(), EB_INVALID_ARGUMENT,
+                              "input '" + port.name + "': neither a tensor nor a sequence");
   }
   if (value.item_count == 0) return model.empty_sequence(port, out);
   std::vector<Handle<OrtValue>> items;
@@ -181,30 +181,29 @@ eb_status* make_value(const Model& model, const Port& port, const eb_value& valu
     items.push_back(backend.own(item, api.ReleaseValue));
     pointers.push_back(item);
   }
-  return backend.take(api.CreateValue(pointers.data(), pointers.size(), ONNX_TYPE_SEQUENCE, out), where);
+  return backend.take(api.CreateValue(pointers.data(), pointers.size(), ONNX_TYPE_SEQUENCE, out), "input", port.name);
 }
 
 eb_status* view_tensor(const Backend& backend, const Port& port, OrtValue* value, eb_value* out) {
-  const std::string where = "output '" + port.name + "'";
   std::size_t count = 0;
   bool fits = true;
   *out = {};
   out->struct_size = sizeof(eb_value);
   out->device_type = EB_DEVICE_CPU;
-  EDGEBUILD_PLUGIN_TRY(backend.take(read_shape(backend, value, out, &count, &fits), where));
+  EDGEBUILD_PLUGIN_TRY(backend.take(read_shape(backend, value, out, &count, &fits), "output", port.name));
   if (!fits || out->dtype == EB_DTYPE_UNDEFINED) {
-    return plugin::make_error(backend.host(), EB_UNSUPPORTED,
-                              where + (fits ? ": its dtype has no name in edgebuild" : ": its rank is above 16"));
+    return plugin::make_error(
+        backend.host(), EB_UNSUPPORTED,
+        "output '" + port.name + "'" + (fits ? ": its dtype has no name in edgebuild" : ": its rank is above 16"));
   }
   out->byte_size =
       out->dtype == EB_STRING ? count * sizeof(eb_string) : tensor_bytes(static_cast<eb_dtype>(out->dtype), count);
   if (out->dtype == EB_STRING) return nullptr;
-  return backend.take(backend.api().GetTensorMutableData(value, &out->data), where);
+  return backend.take(backend.api().GetTensorMutableData(value, &out->data), "output", port.name);
 }
 
 eb_status* export_value(const Backend& backend, const Port& port, OrtValue* value, eb_value* out) {
   const OrtApi& api = backend.api();
-  const std::string where = "output '" + port.name + "'";
   auto keep = std::make_unique<Export>(api);
   keep->value = value;
   eb_value result{};
@@ -212,9 +211,9 @@ eb_status* export_value(const Backend& backend, const Port& port, OrtValue* valu
   result.device_type = EB_DEVICE_CPU;
 
   int has_value = 1;
-  EDGEBUILD_PLUGIN_TRY(backend.take(api.HasValue(value, &has_value), where));
+  EDGEBUILD_PLUGIN_TRY(backend.take(api.HasValue(value, &has_value), "output", port.name));
   ONNXType type = ONNX_TYPE_UNKNOWN;
-  if (has_value != 0) EDGEBUILD_PLUGIN_TRY(backend.take(api.GetValueType(value, &type), where));
+  if (has_value != 0) EDGEBUILD_PLUGIN_TRY(backend.take(api.GetValueType(value, &type), "output", port.name));
   if (has_value == 0) {
     *out = result;  // An absent optional owns nothing.
     return nullptr;
@@ -222,17 +221,18 @@ eb_status* export_value(const Backend& backend, const Port& port, OrtValue* valu
   if (type == ONNX_TYPE_TENSOR) {
     EDGEBUILD_PLUGIN_TRY(view_tensor(backend, port, value, &result));
     if (result.dtype == EB_STRING) {
-      EDGEBUILD_PLUGIN_TRY(
-          backend.take(read_strings(api, value, result.byte_size / sizeof(eb_string), keep.get()), where));
+      EDGEBUILD_PLUGIN_TRY(backend.take(read_strings(api, value, result.byte_size / sizeof(eb_string), keep.get()),
+                                        "output", port.name));
       result.data = keep->strings.empty() ? nullptr : keep->strings.data();
     }
   } else if (type == ONNX_TYPE_SEQUENCE) {
     std::size_t count = 0;
-    EDGEBUILD_PLUGIN_TRY(backend.take(api.GetValueCount(value, &count), where));
+    EDGEBUILD_PLUGIN_TRY(backend.take(api.GetValueCount(value, &count), "output", port.name));
     keep->items.reserve(count);
     for (std::size_t i = 0; i < count; ++i) {
       OrtValue* item = nullptr;
-      EDGEBUILD_PLUGIN_TRY(backend.take(api.GetValue(value, static_cast<int>(i), backend.allocator(), &item), where));
+      EDGEBUILD_PLUGIN_TRY(
+          backend.take(api.GetValue(value, static_cast<int>(i), backend.allocator(), &item), "output", port.name));
       eb_value exported{};
       EDGEBUILD_PLUGIN_TRY(export_value(backend, port, item, &exported));
       keep->items.push_back(exported);
@@ -242,7 +242,8 @@ eb_status* export_value(const Backend& backend, const Port& port, OrtValue* valu
     result.items = keep->items.empty() ? nullptr : keep->items.data();
     result.item_count = count;
   } else {
-    return plugin::make_error(backend.host(), EB_UNSUPPORTED, where + ": neither a tensor nor a sequence of tensors");
+    return plugin::make_error(backend.host(), EB_UNSUPPORTED,
+                              "output '" + port.name + "': neither a tensor nor a sequence of tensors");
   }
   result.owner = keep.release();
   result.release = release_export;

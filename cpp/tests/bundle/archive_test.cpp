@@ -21,7 +21,7 @@ using testing::Files;
 using testing::TarEntry;
 using testing::TemporaryFolder;
 
-Files sound() {
+Files sound_files() {
   const Files files = testing::sample_files();
   return testing::with_manifest(files, testing::sample_manifest(files).dump());
 }
@@ -59,7 +59,7 @@ TEST_CASE("the reader's header is that of an independent writer") {
 
 TEST_CASE("sound archives open: with a time, a signature, and long paths") {
   const TemporaryFolder folder;
-  std::vector<TarEntry> entries = testing::tar_entries(sound());
+  std::vector<TarEntry> entries = testing::tar_entries(sound_files());
   CHECK(open_status(folder, testing::tar(entries)).message() == "");
   for (TarEntry& entry : entries) entry.mtime = 1700000000;
   CHECK(open_status(folder, testing::tar(entries)).message() == "");
@@ -72,14 +72,14 @@ TEST_CASE("sound archives open: with a time, a signature, and long paths") {
 
 TEST_CASE("an archive with one flipped bit is refused, wherever the bit is") {
   const TemporaryFolder folder;
-  const std::string bytes = testing::tar(testing::tar_entries(sound()));
+  const std::string bytes = testing::tar(testing::tar_entries(sound_files()));
   REQUIRE(open_status(folder, bytes).ok());
   std::mt19937 random(2026);
   // Every byte of headers, padding and end; of the files' own bytes every 131st, as each of those is unpacked and
   // synced.
   std::vector<bool> is_data(bytes.size(), false);
   std::size_t offset = 0;
-  for (const TarEntry& entry : testing::tar_entries(sound())) {
+  for (const TarEntry& entry : testing::tar_entries(sound_files())) {
     const std::size_t begin = offset + 512;
     for (std::size_t i = begin; i < begin + entry.data.size(); ++i) is_data[i] = (i - begin) % 131 != 0;
     offset = begin + (entry.data.size() + 511) / 512 * 512;
@@ -96,7 +96,7 @@ TEST_CASE("an archive with one flipped bit is refused, wherever the bit is") {
 
 TEST_CASE("a truncated or extended archive is refused, wherever it ends") {
   const TemporaryFolder folder;
-  const std::string bytes = testing::tar(testing::tar_entries(sound()));
+  const std::string bytes = testing::tar(testing::tar_entries(sound_files()));
   for (std::size_t size = 0; size < bytes.size(); size += 97) {
     CAPTURE(size);
     CHECK(open_status(folder, bytes.substr(0, size)).code() == Code::kCorrupt);
@@ -178,7 +178,7 @@ TEST_CASE("archives that tar would unpack, but that the format forbids, are refu
   const TemporaryFolder folder;
   for (const auto& [what, change] : changes) {
     CAPTURE(what);
-    Entries entries = testing::tar_entries(sound());
+    Entries entries = testing::tar_entries(sound_files());
     change(entries);
     CHECK(open_status(folder, testing::tar(entries)).code() == Code::kCorrupt);
   }
@@ -186,7 +186,7 @@ TEST_CASE("archives that tar would unpack, but that the format forbids, are refu
 
 TEST_CASE("a size beyond the archive is refused without reading or allocating it") {
   const TemporaryFolder folder;
-  std::string bytes = testing::tar(testing::tar_entries(sound()));
+  std::string bytes = testing::tar(testing::tar_entries(sound_files()));
   const auto header = make_header("m.x86-64/bin/edgerun", (std::uint64_t{1} << 33) - 1, true, 0);
   REQUIRE(header);
   bytes.replace(0, header->size(), header->data(), header->size());

@@ -35,7 +35,10 @@ std::string tensor(eb_dtype dtype, const std::vector<std::int64_t>& shape) {
 
 std::string symbolic(eb_dtype dtype, const std::vector<std::string>& axes) {
   std::string dims;
-  for (const std::string& axis : axes) dims += bytes(1, bytes(2, axis));
+  for (const std::string& axis : axes) {
+    const bool is_size = axis.find_first_not_of("0123456789") == std::string::npos;
+    dims += bytes(1, is_size ? number(1, std::stoull(axis)) : bytes(2, axis));
+  }
   return bytes(1, number(1, dtype) + bytes(2, dims));
 }
 

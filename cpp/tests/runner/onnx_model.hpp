@@ -13,7 +13,7 @@ namespace edgebuild::testing::onnx {
 
 /// A TypeProto. A size of -1 is a dynamic axis.
 [[nodiscard]] std::string tensor(eb_dtype dtype, const std::vector<std::int64_t>& shape);
-/// A TypeProto whose axes are symbols (dim_param).
+/// A TypeProto whose axes are sizes ("2") or symbols ("n").
 [[nodiscard]] std::string symbolic(eb_dtype dtype, const std::vector<std::string>& axes);
 [[nodiscard]] std::string sequence(const std::string& element);
 [[nodiscard]] std::string optional(const std::string& element);

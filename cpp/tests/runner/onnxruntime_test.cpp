@@ -34,7 +34,7 @@ void use_engine(RunnerBundle& bundle, const char* path) {
 
 /// y = relu(x + x), float32[n, 2].
 std::string relu_model() {
-  const std::string type = onnx::tensor(EB_FLOAT32, {-1, 2});
+  const std::string type = onnx::symbolic(EB_FLOAT32, {"n", "2"});
   return onnx::model(onnx::graph({onnx::node("Add", {"x", "x"}, {"s"}), onnx::node("Relu", {"s"}, {"y"})},
                                  {onnx::value("x", type)}, {onnx::value("y", type)}));
 }
