@@ -105,7 +105,7 @@ def _copy_from_wheel(pin: EnginePin, folder: Path) -> None:
     downloads = folder / ".download"
     # An abi-tagged wheel must be asked for with some interpreter version; the library inside does not depend on it.
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-P", "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"),
         *("--python-version", "3.11", "--implementation", "cp", "--platform", pin.platform),
         *("--dest", str(downloads), f"{pin.distribution}=={pin.version}"),
     ]
