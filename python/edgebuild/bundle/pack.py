@@ -1,5 +1,6 @@
 """Packing: what the stages made becomes one bundle, first in the cache, and at its place only once it is proved."""
 
+import errno
 import filecmp
 import os
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
-from edgebuild.bundle.atomic import atomic_file, from_os_error
+from edgebuild.bundle.atomic import atomic_file, from_os_error, sync_folder
 from edgebuild.bundle.manifest import Engine, ExternalLibrary, Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
@@ -116,12 +117,15 @@ def publish(staged: Bundle, output: Path) -> Bundle:
     if not output.parent.is_dir():
         msg = f"the folder of the output does not exist: {output.parent}"
         raise UsageError(msg, hint="make it, or choose another -o")
-    if output.parent.stat().st_dev == staged.path.stat().st_dev and not output.is_dir():
-        try:
-            staged.path.replace(output)
-        except OSError as error:
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        staged.path.replace(output)
+        sync_folder(output.parent.absolute())
+    except OSError as error:
+        # Two mounts of one file system have one device number, so only the attempt tells.
+        if error.errno != errno.EXDEV:
             raise from_os_error(error, f"{output}: can't be written") from error
-    else:
         with atomic_file(output.absolute()) as stream, staged.path.open("rb") as source:
             shutil.copyfileobj(source, stream, 1 << 20)
     return Bundle.open(output)
