@@ -28,15 +28,17 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    import importlib
+if not TYPE_CHECKING:  # a type checker would take it for a promise of any name
 
-    if name == "errors":
-        return importlib.import_module("edgebuild.errors")
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    msg = f"module 'edgebuild' has no attribute {name!r}"
-    raise AttributeError(msg)
+    def __getattr__(name: str) -> Any:
+        import importlib
+
+        if name == "errors":
+            return importlib.import_module("edgebuild.errors")
+        if name in _HOMES:
+            return getattr(importlib.import_module(_HOMES[name]), name)
+        msg = f"module 'edgebuild' has no attribute {name!r}"
+        raise AttributeError(msg)
 
 
 def __dir__() -> list[str]:

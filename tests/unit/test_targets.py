@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from edgebuild import _host, _toml
-from edgebuild import _target_file as target_file
+from edgebuild import machine as this_host
 from edgebuild.errors import IncompatibleError, UsageError
-from edgebuild.targets import TargetSpec, list_targets, load_target, load_target_file, targets_folder
+from edgebuild.targets import TargetSpec, list_targets, load_target, load_target_file, targets_folder, toml_table
+from edgebuild.targets import file as target_file
 
 FILES = sorted(targets_folder().glob("*.toml"))
 BOARDS = [file for file in FILES if file.stem != "host"]
@@ -287,13 +287,13 @@ def test_an_unknown_backend_of_a_target_names_those_it_has() -> None:
     assert caught.value.hint == "did you mean onnxruntime?"
 
 
-def machine(arch: str, features: tuple[str, ...], glibc: str | None = "2.36") -> _host.Machine:
-    return _host.Machine(arch=arch, cpu_name="Test CPU", features=features, cores=3, memory_mib=999, glibc=glibc)
+def machine(arch: str, features: tuple[str, ...], glibc: str | None = "2.36") -> this_host.Machine:
+    return this_host.Machine(arch=arch, cpu_name="Test CPU", features=features, cores=3, memory_mib=999, glibc=glibc)
 
 
 def test_host_is_filled_in_from_the_machine_and_not_portable(monkeypatch: pytest.MonkeyPatch) -> None:
     features = ("avx2", "avx_vnni", "sse4_2")
-    monkeypatch.setattr(_host, "this_machine", lambda: machine("x86_64", features))
+    monkeypatch.setattr(target_file, "this_machine", lambda: machine("x86_64", features))
     host, base = load_target("host"), load_target("x86-64")
     assert not host.portable
     assert "not portable" in host.description
@@ -305,14 +305,14 @@ def test_host_is_filled_in_from_the_machine_and_not_portable(monkeypatch: pytest
 
 @pytest.mark.parametrize(("glibc", "expected"), [("2.17", "2.17"), ("2.28", "2.28"), ("2.100", "2.28"), (None, "2.28")])
 def test_host_takes_the_older_c_library(monkeypatch: pytest.MonkeyPatch, glibc: str | None, expected: str) -> None:
-    monkeypatch.setattr(_host, "this_machine", lambda: machine("x86_64", (), glibc))
+    monkeypatch.setattr(target_file, "this_machine", lambda: machine("x86_64", (), glibc))
     assert load_target("host").os.glibc == expected
 
 
 def test_host_follows_the_architecture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_host, "this_machine", lambda: machine("aarch64", ("asimd", "fp")))
+    monkeypatch.setattr(target_file, "this_machine", lambda: machine("aarch64", ("asimd", "fp")))
     assert load_target("host").toolchain.triple == "aarch64-linux-gnu"
-    monkeypatch.setattr(_host, "this_machine", lambda: machine("riscv64", ()))
+    monkeypatch.setattr(target_file, "this_machine", lambda: machine("riscv64", ()))
     with pytest.raises(IncompatibleError, match="this machine is riscv64"):
         load_target("host")
     assert "host" not in [spec.name for spec in list_targets()]
@@ -329,12 +329,12 @@ def test_host_on_this_very_machine_has_the_features_of_its_cpuinfo() -> None:
 
 def test_cpuinfo_of_every_architecture_is_understood() -> None:
     x86 = "model name\t: A CPU\nflags\t\t: sse2 avx2\nprocessor: 1\nmodel name\t: A CPU\nflags\t\t: sse2\n"
-    assert _host.parse_cpuinfo(x86) == ("A CPU", ("sse2",))
+    assert this_host.parse_cpuinfo(x86) == ("A CPU", ("sse2",))
     arm = "processor : 0\nFeatures : fp asimd crc32\nCPU part : 0xd08\n\nModel : Raspberry Pi 4 Model B\n"
-    assert _host.parse_cpuinfo(arm) == ("Raspberry Pi 4 Model B", ("asimd", "crc32", "fp"))
+    assert this_host.parse_cpuinfo(arm) == ("Raspberry Pi 4 Model B", ("asimd", "crc32", "fp"))
     riscv = "hart : 0\nisa : rv64imafdc_zba_zbb\nuarch : sifive,u74-mc\n"
-    assert _host.parse_cpuinfo(riscv) == ("sifive,u74-mc", ("a", "c", "d", "f", "i", "m", "zba", "zbb"))
-    assert _host.parse_cpuinfo("nonsense") == ("", ())
+    assert this_host.parse_cpuinfo(riscv) == ("sifive,u74-mc", ("a", "c", "d", "f", "i", "m", "zba", "zbb"))
+    assert this_host.parse_cpuinfo("nonsense") == ("", ())
 
 
 def test_a_host_template_refuses_an_unknown_architecture_key(tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_installed_data_is_found_before_the_source_tree(tmp_path: Path, monkeypa
 
     package = tmp_path / "site" / "edgebuild"
     (package / "_data" / "targets").mkdir(parents=True)
-    monkeypatch.setattr(targets, "__file__", str(package / "targets.py"))
+    monkeypatch.setattr(targets, "__file__", str(package / "targets" / "__init__.py"))
     assert targets.targets_folder() == package / "_data" / "targets"
     (package / "_data" / "targets").rmdir()
     with pytest.raises(UsageError, match="incomplete"):
@@ -371,7 +371,7 @@ def test_specs_are_frozen() -> None:
 
 
 def test_reading_never_writes_a_default_over_a_wrong_type() -> None:
-    table = _toml.Table({"n": None}, file="f")
+    table = toml_table.Table({"n": None}, file="f")
     with pytest.raises(UsageError):
         table.integer("n", minimum=0, default=7)
     assert target_file.SCHEMA_VERSION == 1

@@ -26,8 +26,8 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
         BundleError: The bundle or its runner is damaged, or it has none.
         IncompatibleError: It is for another architecture.
     """
-    from edgebuild._host import machine_arch
     from edgebuild.devices.local import can_run, run_edgerun
+    from edgebuild.machine import machine_arch
 
     bundle = open_bundle(path)
     target = bundle.manifest.target

@@ -10,9 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from edgebuild import _host
 from edgebuild.cli.output import size_text
 from edgebuild.errors import EdgebuildError
+from edgebuild.machine import machine_arch
 from edgebuild.report import Progress
 from edgebuild.targets import TargetSpec
 
@@ -252,7 +252,7 @@ def _emulator(target: TargetSpec) -> Check:
 
     what = f"proving {target.name} bundles"
     if can_run(target.soc.arch):
-        return Check(name="emulator", state="ok", needed_for=what, found=f"not needed: this is {_host.machine_arch()}")
+        return Check(name="emulator", state="ok", needed_for=what, found=f"not needed: this is {machine_arch()}")
     for suffix in ("-static", ""):
         program = f"qemu-{_QEMU[target.soc.arch]}{suffix}"
         path = shutil.which(program)

@@ -6,7 +6,7 @@ import click
 
 from edgebuild.cli import output
 from edgebuild.cli.options import TargetName, common
-from edgebuild.target_spec import TargetSpec
+from edgebuild.targets.spec import TargetSpec
 
 LIST_SCHEMA = "edgebuild.targets/1"
 TARGET_SCHEMA = "edgebuild.target/1"

@@ -7,7 +7,6 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgebuild._host import machine_arch, this_machine
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import content_key
 from edgebuild.errors import (
@@ -19,6 +18,7 @@ from edgebuild.errors import (
     ResourceError,
     ToolError,
 )
+from edgebuild.machine import machine_arch, this_machine
 
 _GRACE_S = 30.0
 # ONNX Runtime 1.31 writes a device id into the user's cache and uploads events to its vendor unless this is set.

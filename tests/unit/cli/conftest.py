@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from edgebuild._host import machine_arch
 from edgebuild.bundle.manifest import Target, Tolerance, Variant
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cli.main import main
+from edgebuild.machine import machine_arch
 from edgebuild.model.signature import Signature, SymbolRange, TensorType, ValueSpec
 from edgebuild.report import BuildReport, OutputCheck, VariantReport
 

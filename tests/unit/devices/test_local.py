@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from edgebuild._host import machine_arch, this_machine
 from edgebuild.bundle.manifest import Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.reader import Bundle
 from edgebuild.bundle.writer import BundleFile, write_bundle
@@ -21,6 +20,7 @@ from edgebuild.errors import (
     ResourceError,
     ToolError,
 )
+from edgebuild.machine import machine_arch, this_machine
 from edgebuild.model.signature import Signature, TensorType, ValueSpec
 
 MakeBundle = Callable[..., Bundle]

@@ -8,9 +8,9 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-from edgebuild._target_file import load_target_file, read_toml
 from edgebuild.errors import IncompatibleError, UsageError
-from edgebuild.target_spec import (
+from edgebuild.targets.file import load_target_file, read_toml
+from edgebuild.targets.spec import (
     Accelerator,
     BackendSpec,
     Limits,
@@ -45,7 +45,7 @@ def targets_folder() -> Path:
     Raises:
         UsageError: Neither is there: the installation is broken.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parent.parent
     for folder in (package / "_data" / "targets", package.parent.parent / "targets"):
         if folder.is_dir():
             return folder

@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgebuild import _host, _toml
 from edgebuild.errors import IncompatibleError, UsageError
-from edgebuild.target_spec import (
+from edgebuild.machine import this_machine
+from edgebuild.targets.spec import (
     ARCHITECTURES,
     BACKENDS,
     INTEGER_TYPES,
@@ -23,6 +23,7 @@ from edgebuild.target_spec import (
     TargetSpec,
     Toolchain,
 )
+from edgebuild.targets.toml_table import Table
 
 SCHEMA_VERSION = 1
 
@@ -43,7 +44,7 @@ def load_target_file(file: Path) -> TargetSpec:
     if not _NAME.fullmatch(file.stem):
         msg = f"{file}: {file.stem!r} is no target name: letters, digits, '.', '_', '-' only, and not '-' first"
         raise UsageError(msg, hint="rename the file; its stem is the target's name")
-    table = _toml.Table(read_toml(file), file=str(file))
+    table = Table(read_toml(file), file=str(file))
     version = table.integer("schema_version", minimum=1)
     if version != SCHEMA_VERSION:
         msg = f"{file}: schema_version: expected {SCHEMA_VERSION}, got {version}"
@@ -54,6 +55,7 @@ def load_target_file(file: Path) -> TargetSpec:
 
 
 def read_toml(file: Path) -> dict[str, Any]:
+    """The file as nested values; UsageError if it can't be read or is no TOML."""
     try:
         with file.open("rb") as stream:
             return tomllib.load(stream)
@@ -68,7 +70,7 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise UsageError(msg) from None
 
 
-def _target(file: Path, table: _toml.Table) -> TargetSpec:
+def _target(file: Path, table: Table) -> TargetSpec:
     aliases = table.strings("aliases", default=())
     description = table.string("description")
     portable = table.boolean("portable", default=True)
@@ -147,7 +149,7 @@ def _target(file: Path, table: _toml.Table) -> TargetSpec:
     )
 
 
-def _backend(table: _toml.Table) -> BackendSpec:
+def _backend(table: Table) -> BackendSpec:
     spec = BackendSpec(
         name=table.choice("name", BACKENDS),
         version=table.string("version", pattern=_VERSION, form='a version such as "1.31.1"'),
@@ -158,7 +160,7 @@ def _backend(table: _toml.Table) -> BackendSpec:
     return spec
 
 
-def _accelerator(table: _toml.Table) -> Accelerator | None:
+def _accelerator(table: Table) -> Accelerator | None:
     if not table.has("accelerator"):
         return None
     section = table.table("accelerator")
@@ -172,7 +174,7 @@ def _accelerator(table: _toml.Table) -> Accelerator | None:
     return accelerator
 
 
-def _scheme(table: _toml.Table) -> QuantizationScheme:
+def _scheme(table: Table) -> QuantizationScheme:
     scheme = QuantizationScheme(
         activation=table.choice("activation", INTEGER_TYPES),
         weight=table.choice("weight", INTEGER_TYPES),
@@ -185,14 +187,14 @@ def _scheme(table: _toml.Table) -> QuantizationScheme:
     return scheme
 
 
-def _host_target(file: Path, table: _toml.Table) -> TargetSpec:
+def _host_target(file: Path, table: Table) -> TargetSpec:
     """A template for this very machine: the target that ``[host]`` names for its architecture, with its own CPU."""
     description = table.string("description")
     aliases = table.strings("aliases", default=())
     section = table.table("host")
     bases = {arch: section.string(arch) for arch in section if arch in ARCHITECTURES}
     section.finish(known=ARCHITECTURES)
-    machine = _host.this_machine()
+    machine = this_machine()
     if machine.arch not in bases:
         msg = f"target {file.stem}: this machine is {machine.arch}, and the target is for {', '.join(sorted(bases))}"
         raise IncompatibleError(msg, hint="name a board instead: `edgebuild targets` lists them")

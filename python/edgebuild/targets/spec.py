@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgebuild._toml import did_you_mean
 from edgebuild.errors import UsageError
+from edgebuild.targets.toml_table import did_you_mean
 
 ARCHITECTURES = ("x86_64", "aarch64", "armv7l", "riscv64")
 BACKENDS = ("onnxruntime", "libtorch", "tensorrt", "reference")
