@@ -1,0 +1,95 @@
+"""The wheel works from an environment that knows nothing of the checkout: command line, Runner, and a whole build."""
+
+import os
+import subprocess
+import sys
+import sysconfig
+import venv
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+def run(*command: str, cwd: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
+    run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
+    (found,) = folder.glob("edgebuild-*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment with the wheel; its dependencies are those of the tests, not installed a second time."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    # A plain path: .pth files behind it, such as the checkout's editable hook, are not followed.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    python = str(folder / "venv" / "bin" / "python")
+    run(sys.executable, "-m", "pip", "--python", python, "install", *flags, str(wheel), cwd=folder)
+    for tool in ("cmake", "ninja"):
+        (folder / "venv" / "bin" / tool).symlink_to(Path(sys.executable).parent / tool)
+    return folder / "venv" / "bin"
+
+
+def test_the_wheel_holds_targets_sources_headers_and_licences_but_no_tests(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    for wanted in (
+        "edgebuild/_data/targets/x86-64.toml",
+        "edgebuild/_data/toolchains/zig/aarch64-linux-gnu.cmake",
+        "edgebuild/_data/CMakeLists.txt",
+        "edgebuild/_data/cpp/apps/edgerun/main.cpp",
+        "edgebuild/_data/third_party/include/nlohmann/json.hpp",
+        "edgebuild/bundle/manifest.schema.json",
+        "edgebuild/native/engines.toml",
+    ):
+        assert wanted in names
+    assert any(name.startswith("edgebuild/_data/third_party/licenses/") for name in names)
+    assert any(name.startswith("edgebuild/_runtime.") for name in names)
+    assert not [name for name in names if "/tests/" in name or name.endswith((".pyc", ".o"))]
+
+
+def test_the_package_comes_from_the_wheel(environment: Path, tmp_path: Path) -> None:
+    where = run(str(environment / "python"), "-c", "import edgebuild; print(edgebuild.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(environment.parent)
+
+
+def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp_path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh()).eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(model), str(tmp_path / "net.pt"))
+    edgebuild = str(environment / "edgebuild")
+    assert "x86-64" in run(edgebuild, "targets", cwd=tmp_path)
+    run(edgebuild, "--target", "x86-64", "net.pt", "--no-measure", cwd=tmp_path)
+    run(edgebuild, "verify", "net.x86-64.edge", cwd=tmp_path)
+    script = (
+        "import edgebuild, numpy\n"
+        "with edgebuild.Runner('net.x86-64.edge') as runner:\n"
+        "    (name,) = [spec.name for spec in runner.signature.inputs]\n"
+        "    (y,) = runner.run({name: numpy.full((1, 6), 0.5, 'float32')}).values()\n"
+        "print(*y.ravel())\n"
+    )
+    got = [float(word) for word in run(str(environment / "python"), "-c", script, cwd=tmp_path).split()]
+    with torch.inference_mode():
+        expected = model(torch.full((1, 6), 0.5)).ravel().tolist()
+    assert got == pytest.approx(expected, abs=1e-6)
