@@ -52,7 +52,8 @@ def resolve(loaded: Loaded, request: ModelRequest) -> ModelSource:
     """Finds the inputs of ``loaded``, makes samples, and probes its behaviour.
 
     Raises:
-        ModelError: Inputs can't be found, or the model refuses them.
+        ModelError: Inputs can't be found.
+        SignatureError: The model refuses the inputs that the user gave.
         UsageError: What the user said does not fit the model.
     """
     given = read_samples(request.samples)

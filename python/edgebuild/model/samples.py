@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgebuild.errors import ModelError, UsageError
+from edgebuild.errors import SignatureError, UsageError
 from edgebuild.model.fill import is_lengths, is_mask, is_padding_mask, plain_value
 from edgebuild.model.signature import SymbolRange, TensorType, ValueSpec
 from edgebuild.model.source import Inputs
@@ -84,7 +84,7 @@ def make_samples(
         lengths: Inputs that hold lengths along the sequence axis.
 
     Raises:
-        ModelError: The model refuses an input set; says which shapes, and why.
+        SignatureError: The model refuses an input set; says which shapes, and why.
     """
     maker = _Maker(specs, symbols, run, seed, lengths)
     maker.find_ranges(limits)
@@ -104,7 +104,7 @@ def make_samples(
             run(sample)
         except Exception as error:  # whatever the model raises
             msg = f"the model refuses --sample {i}: {_reason(error)}"
-            raise ModelError(msg, hint="check names, dtypes and shapes of the arrays") from None
+            raise SignatureError(msg, hint="check names, dtypes and shapes of the arrays") from None
     return Made(samples=tuple(made), assumptions=tuple(maker.assumptions))
 
 
@@ -238,16 +238,19 @@ class _Maker:
                 problem = problem or error
                 continue
             return values
-        shapes = ", ".join(f"{name}:{self.type_of(name).dtype}{list(self.shape(name, sizes))}" for name in self.specs)
+        shapes = ", ".join(
+            f"{name}:{TensorType(dtype=self.type_of(name).dtype, shape=tuple(self.shape(name, sizes)))}"
+            for name in self.specs
+        )
         cause = _reason(problem) if problem else ""
         if sizes:
             varied = ", ".join(f"{name}={size}" for name, size in sizes.items())
             msg = f"the model refuses {shapes} ({varied}): {cause}"
-            raise ModelError(
+            raise SignatureError(
                 msg, hint="drop or narrow --dynamic, or save the model so that this axis may change (script it)"
             )
         msg = f"the model refuses {shapes}: {cause}"
-        raise ModelError(
+        raise SignatureError(
             msg, hint="check dtypes and sizes of --input; --sample in.npz gives values that the model accepts"
         )
 
