@@ -1,6 +1,7 @@
 """Cross-compiles edgerun for a target; cached by the content of the sources, so a second model compiles nothing."""
 
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -91,8 +92,19 @@ def _compile(target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_
         _run(configure, environment, "configure the runner")
         _run([str(tools.cmake), "--build", build, "--target", "edgerun"], environment, "compile the runner")
         (program,) = [p for p in Path(build).rglob("edgerun") if p.is_file()]
+        _check_glibc(program, settings["glibc"])
         shutil.copyfile(program, folder / "edgerun")
         (folder / "edgerun").chmod(0o755)
+
+
+def _check_glibc(program: Path, oldest: str) -> None:
+    """Holds a program to the glibc that it was linked for, by the symbol versions that it names."""
+    limit = tuple(int(part) for part in oldest.split("."))
+    needed = {(int(m[1]), int(m[2])) for m in re.finditer(rb"\0GLIBC_(\d+)\.(\d+)", program.read_bytes())}
+    newer = sorted(version for version in needed if version > limit)
+    if newer:
+        msg = f"the compiled runner needs glibc {newer[-1][0]}.{newer[-1][1]}, expected {oldest} at most"
+        raise ToolError(msg, hint="the toolchain file did not link for the target's glibc")
 
 
 def _run(command: list[str], environment: dict[str, str], what: str) -> None:

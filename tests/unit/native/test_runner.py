@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,7 +98,7 @@ def test_the_compilers_first_error_is_said_and_the_log_kept(
     monkeypatch.setattr(runner.tempfile, "tempdir", None)  # type: ignore[attr-defined]
     fake_cmake(tmp_path, monkeypatch, code=1, says="a.cpp:1: error: no semicolon")
     cache = Cache(tmp_path / "cache")
-    with pytest.raises(ToolError, match="could not configure the runner: a.cpp:1: error: no semicolon") as caught:
+    with pytest.raises(ToolError, match=r"could not configure the runner: a\.cpp:1: error: no semicolon") as caught:
         build_runner(target, cache, SilentProgress())
     log = Path(str(caught.value.hint).removeprefix("the whole log is in "))
     assert "no semicolon" in log.read_text(encoding="utf-8")
@@ -118,3 +119,21 @@ def test_the_real_sources_are_complete_and_every_licence_has_text() -> None:
     assert any(name.startswith("cpp/apps/edgerun/") for name in files)
     assert not any(name.startswith("cpp/tests/") for name in files)
     assert all(path.stat().st_size > 100 for path in runner_licences().values())
+
+
+@pytest.mark.parametrize(
+    ("names", "newest"), [(b"GLIBC_2.17\0GLIBC_2.28\0", None), (b"GLIBC_2.2.5\0GLIBC_2.34\0", "2.34")]
+)
+def test_a_program_for_a_younger_glibc_is_refused(tmp_path: Path, names: bytes, newest: str | None) -> None:
+    program = tmp_path / "edgerun"
+    program.write_bytes(b"\x7fELF\0libc.so.6\0" + names)
+    if newest is None:
+        runner._check_glibc(program, "2.28")
+    else:
+        with pytest.raises(ToolError, match=rf"needs glibc {newest}, expected 2\.28 at most"):
+            runner._check_glibc(program, "2.28")
+
+
+def test_the_symbols_of_a_real_program_are_found() -> None:
+    with pytest.raises(ToolError, match="needs glibc"):
+        runner._check_glibc(Path(sys.executable).resolve(), "2.1")
