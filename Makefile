@@ -60,7 +60,15 @@ install: $(STAMP)
 # The installation compiles the extension module, so its sources are inputs too.
 NATIVE_SOURCES = $(shell find cpp/include cpp/src cpp/backends cpp/bindings cmake -type f) CMakeLists.txt
 
-$(STAMP): pyproject.toml $(CONSTRAINTS) requirements/demo.txt $(NATIVE_SOURCES)
+# An editable installation knows each module by its path: one that is added or moved needs it anew.
+MODULES = build/modules.txt
+.PHONY: force
+$(MODULES): force
+	@mkdir -p build
+	@find python/edgebuild -name '*.py' -type f | LC_ALL=C sort >$@.new
+	@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+
+$(STAMP): pyproject.toml $(CONSTRAINTS) requirements/demo.txt $(NATIVE_SOURCES) $(MODULES)
 	@sh tools/check_tools.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --requirement requirements/demo.txt
