@@ -1,7 +1,9 @@
 """Entry point: runs a command and turns whatever it raises into one line and an exit code (DESIGN.md, section 7)."""
 
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from typing import Any
@@ -30,6 +32,16 @@ def cli() -> None:
     """Turn a PyTorch model into a bundle that runs on an edge board, and prove that it does."""
 
 
+def _end_in_order_on_sigterm() -> None:
+    """Lets SIGTERM unwind the stack, so that children are ended and temporary folders removed; exit code 143."""
+
+    def leave(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -45,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The command whose schema an error object names; None: no object is asked for.
     command_json = command_of(given) if "--json" in flags else None
     output.prepare_streams()
+    _end_in_order_on_sigterm()
     try:
         code = cli.main(args=given, prog_name="edgebuild", standalone_mode=False)
         sys.stdout.flush()

@@ -1,6 +1,7 @@
 """The export stage behind the cache: the same file, request and tools give the same export without importing torch."""
 
 import mmap
+import platform
 import re
 import secrets
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.errors import ModelError
 from edgebuild.export.result import ExportedModel
 from edgebuild.fingerprint import source_digest
+from edgebuild.machine import this_machine
 from edgebuild.model.request import ModelRequest
 from edgebuild.report import Progress
 
@@ -32,8 +34,8 @@ def export_cached(
 ) -> tuple[ExportedModel, bool]:
     """The exported model, from the cache or by calling ``export`` with a folder to fill.
 
-    A model that is code (a factory, an object given from Python) has no hash and is always exported anew; its key is made of
-    the graph that comes out.
+    A model that is code (a factory, an object given from Python, a pickle that names the user's modules) has no hash and is
+    always exported anew. The original's outputs and latency are those of this CPU, so the CPU is part of the key.
 
     Returns:
         The export, and whether it came from the cache.
@@ -41,13 +43,20 @@ def export_cached(
     Raises:
         ModelError: A model or sample file can't be read.
     """
-    if module is not None or request.factory is not None:
+    if module is not None or request.factory is not None or request.trust:
         return _export_uncached(cache, export), False
+    machine = this_machine()
     key = content_key(
         "export",
-        {**request.to_json(), "path": _content(request.path), "samples": [_content(s) for s in request.samples]},
+        {
+            **request.to_json(),
+            "path": _content(request.path),
+            "samples": [_content(s) for s in request.samples],
+            "search_path": None,  # only a factory is looked up there
+        },
         Path(request.path or "").stem,
         {name: metadata.version(name) for name in _TOOLS},
+        [platform.python_version(), machine.cpu_name, list(machine.features)],
         source_digest("model", "export"),
     )
     folder, cached = cache.find_or_make("export", key, lambda work: _fill(work, export))

@@ -88,6 +88,7 @@ def _environment() -> dict[str, str]:
         OPENBLAS_NUM_THREADS="1",
         TOKENIZERS_PARALLELISM="false",
         NO_COLOR="1",
+        ORT_DISABLE_TELEMETRY="1",  # it keeps a device id and an event database in the user's cache folder
     )
     return environment
 
@@ -98,6 +99,7 @@ def _run_worker(
     reader, writer = os.pipe()
     command = [
         sys.executable,
+        "-P",  # or a json.py in the current folder would be run as part of us
         "-m",
         "edgebuild.export.worker",
         str(request),

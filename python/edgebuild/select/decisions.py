@@ -59,7 +59,7 @@ def read_decisions(path: Path, target: str, variants: Sequence[str]) -> Decision
     if (
         not isinstance(memory, dict)
         or not all(isinstance(v, int) and 0 < v < 2**53 for v in memory.values())
-        or (memory and set(memory) != set(variants))
+        or not set(memory) <= set(variants)
     ):
         msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {memory!r}"
         raise UsageError(msg, hint="the decisions are from another model or another version")
