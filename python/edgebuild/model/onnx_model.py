@@ -152,9 +152,8 @@ def _check_external(path: Path, model: Any) -> None:
 
 def _spec(path: Path, value: Any) -> ValueSpec:
     if value.type.WhichOneof("value") != "tensor_type":
-        msg = (
-            f"{path}: input '{value.name}' is a {value.type.WhichOneof('value') or 'value without type'}, not a tensor"
-        )
+        kind = (value.type.WhichOneof("value") or "value without type").removesuffix("_type").replace("_", " ")
+        msg = f"{path}: input '{value.name}' is {'an' if kind[0] in 'aeiou' else 'a'} {kind}, not a tensor"
         raise ModelError(
             msg, hint="models whose inputs are sequences or optionals can't be sampled; give tensors to the model"
         )
