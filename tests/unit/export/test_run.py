@@ -33,7 +33,6 @@ def leave():
 def endless():
     if os.fork() == 0:
         time.sleep(1000)
-    open("started", "w").write("x")
     while True:
         time.sleep(0.1)
 def broken():
