@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
 #include "packing.hpp"
 
@@ -111,7 +112,12 @@ std::u32string decode_utf8(const char* data, std::size_t size) {
 }
 
 Result<Value> strings_from_array(const NpyArray& array, const std::string& name) {
-  std::vector<std::string> elements(element_count(array.shape));
+  const std::uint64_t count = element_count(array.shape);  // Of empty strings there may be more than fit anywhere.
+  std::vector<std::string> elements;
+  if (count > elements.max_size()) {
+    return Status(Code::kResourceExhausted, "input '" + name + "': " + std::to_string(count) + " strings are too many");
+  }
+  elements.resize(static_cast<std::size_t>(count));
   const std::size_t item = array.type.item_size;
   for (std::size_t i = 0; i < elements.size(); ++i) {
     const std::byte* from = array.data.data() + i * item;
@@ -137,18 +143,20 @@ Result<Value> strings_from_array(const NpyArray& array, const std::string& name)
 
 NpyArray array_from_strings(const eb_value& tensor) {
   const auto* strings = static_cast<const eb_string*>(tensor.data);
-  const std::uint64_t count = element_count(shape_of(tensor));
+  const auto count = static_cast<std::size_t>(element_count(shape_of(tensor)));  // They are in memory already.
   std::vector<std::u32string> decoded;
   decoded.reserve(count);
   std::size_t longest = 1;
-  for (std::uint64_t i = 0; i < count; ++i) {
+  for (std::size_t i = 0; i < count; ++i) {
     decoded.push_back(decode_utf8(strings[i].data, static_cast<std::size_t>(strings[i].size)));
     longest = std::max(longest, decoded.back().size());
   }
   NpyArray array;
   array.type = {'U', static_cast<std::uint32_t>(longest * 4)};
-  array.storage.resize(count * longest * 4);
-  for (std::uint64_t i = 0; i < count; ++i) {
+  std::size_t bytes = 0;
+  if (__builtin_mul_overflow(count, longest * 4, &bytes)) throw std::bad_alloc();  // On a 32-bit board.
+  array.storage.resize(bytes);
+  for (std::size_t i = 0; i < count; ++i) {
     if (decoded[i].empty()) continue;
     std::memcpy(array.storage.data() + i * longest * 4, decoded[i].data(), decoded[i].size() * 4);
   }
@@ -230,7 +238,7 @@ Result<Value> value_from_raw(std::span<const std::byte> bytes, DType dtype, std:
                   "input '" + name + "': too few bytes for " + std::to_string(count) + " strings");
   }
   std::vector<std::string> elements;
-  elements.reserve(count);
+  elements.reserve(static_cast<std::size_t>(count));
   std::span<const std::byte> rest = bytes;
   for (std::uint64_t i = 0; i < count; ++i) {
     std::uint32_t size = 0;

@@ -144,8 +144,11 @@ class Reader {
     if (end - at - kCentralSize < name_size + extra_size + comment_size) {
       return truncated("a directory entry is malformed");
     }
-    entry.name.assign(reinterpret_cast<const char*>(file_.data()) + at + kCentralSize, name_size);
-    if (!read_zip64(file_.subspan(at + kCentralSize + name_size, extra_size), entry)) {
+    // Whatever lies inside the file fits into a size_t, also on a 32-bit board.
+    entry.name.assign(reinterpret_cast<const char*>(file_.data()) + at + kCentralSize,
+                      static_cast<std::size_t>(name_size));
+    const auto extra_at = static_cast<std::size_t>(at + kCentralSize + name_size);
+    if (!read_zip64(file_.subspan(extra_at, static_cast<std::size_t>(extra_size)), entry)) {
       return truncated("a zip64 field is malformed");
     }
     at += kCentralSize + name_size + extra_size + comment_size;
@@ -187,11 +190,12 @@ class Reader {
       return wrong("lies outside of the file: the archive is damaged or truncated");
     }
     const std::string_view local_name(reinterpret_cast<const char*>(file_.data()) + entry.local + kLocalSize,
-                                      name_size);
+                                      static_cast<std::size_t>(name_size));
     if (local_name != entry.name || read<std::uint16_t>(file_, entry.local + 8) != entry.method) {
       return wrong("differs between the zip directory and its own header: the archive is damaged");
     }
-    const std::span<const std::byte> packed = file_.subspan(start, entry.packed);
+    const std::span<const std::byte> packed =
+        file_.subspan(static_cast<std::size_t>(start), static_cast<std::size_t>(entry.packed));
     if (entry.method == 0) {
       if (entry.packed != entry.unpacked) return wrong("has two different sizes: the archive is damaged");
       if (crc32(packed) != entry.crc) return wrong("is damaged: its CRC-32 is wrong");
@@ -204,7 +208,7 @@ class Reader {
       return wrong("is compressed and larger than 2 GiB; save it with numpy.savez (not savez_compressed)");
     }
     if (entry.unpacked > entry.packed * kMaxRatio) return wrong("is damaged: its sizes can't be true");
-    std::vector<std::byte> unpacked(entry.unpacked);
+    std::vector<std::byte> unpacked(static_cast<std::size_t>(entry.unpacked));
     if (!inflate(packed, unpacked)) return wrong("is damaged: its compressed data is malformed");
     if (crc32(unpacked) != entry.crc) return wrong("is damaged: its CRC-32 is wrong");
     Result<NpyArray> array = parse_npy(unpacked, member);
