@@ -17,7 +17,7 @@ cmake --preset fuzz -DCMAKE_CXX_COMPILER="$clang" -DCMAKE_C_COMPILER="${clang%++
   cat build/configure-fuzz.log
   exit 10
 }
-cmake --build --preset fuzz
+cmake --build --preset fuzz --target fuzz_manifest fuzz_archive
 for target in manifest archive; do
   corpus=build/fuzz-corpus/$target
   mkdir -p "$corpus"
