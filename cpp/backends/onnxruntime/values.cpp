@@ -221,8 +221,8 @@ eb_status* export_value(const Backend& backend, const Port& port, OrtValue* valu
   if (type == ONNX_TYPE_TENSOR) {
     EDGEBUILD_PLUGIN_TRY(view_tensor(backend, port, value, &result));
     if (result.dtype == EB_STRING) {
-      EDGEBUILD_PLUGIN_TRY(backend.take(read_strings(api, value, result.byte_size / sizeof(eb_string), keep.get()),
-                                        "output", port.name));
+      const auto count = static_cast<std::size_t>(result.byte_size / sizeof(eb_string));
+      EDGEBUILD_PLUGIN_TRY(backend.take(read_strings(api, value, count, keep.get()), "output", port.name));
       result.data = keep->strings.empty() ? nullptr : keep->strings.data();
     }
   } else if (type == ONNX_TYPE_SEQUENCE) {
