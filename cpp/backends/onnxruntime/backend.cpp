@@ -1,4 +1,5 @@
 #include <dlfcn.h>
+#include <stdlib.h>
 
 #include "onnxruntime/ort.hpp"
 
@@ -41,6 +42,9 @@ eb_status* Backend::create(const eb_host_api& host, const eb_backend_config& con
     return plugin::make_error(host, EB_USAGE,
                               "the onnxruntime backend needs an engine library and the variant names none");
   }
+  // The engine keeps a device id and an event database in the user's cache folder unless it is told not to, when it is
+  // loaded. A user who has set the variable has decided otherwise.
+  setenv("ORT_DISABLE_TELEMETRY", "1", /*overwrite=*/0);
   void* const library = dlopen(config.engine_library, RTLD_NOW | RTLD_LOCAL);  // Never closed: it has threads.
   if (library == nullptr) {
     const char* const reason = dlerror();
