@@ -42,12 +42,12 @@ lint: $(TEST_STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.cpp' 'cpp/*.c' 'examples/*.c' 'examples/*.cpp')
+	$(BIN)/clang-format --dry-run --Werror $$(git ls-files 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.cpp' 'cpp/*.c' 'examples/*.c' 'examples/*.cpp' 'benchmarks/*.c' 'benchmarks/*.cpp' 'benchmarks/*.h')
 
 format: $(TEST_STAMP)
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
-	$(BIN)/clang-format -i $$(git ls-files 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.cpp' 'cpp/*.c' 'examples/*.c' 'examples/*.cpp')
+	$(BIN)/clang-format -i $$(git ls-files 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.cpp' 'cpp/*.c' 'examples/*.c' 'examples/*.cpp' 'benchmarks/*.c' 'benchmarks/*.cpp' 'benchmarks/*.h')
 
 bench: $(TEST_STAMP)
 	$(BIN)/python benchmarks/run.py

@@ -12,7 +12,8 @@ static int fail(const char* what) {
 /// A zeroed tensor for an input; dynamic axes get the size that the model likes best. The caller frees `data`.
 static eb_value make_input(const eb_runner* runner, size_t index) {
   eb_io_info info = {.struct_size = sizeof(info)};
-  if (eb_runner_input(runner, index, &info) != EB_OK || info.kind != EB_KIND_TENSOR || info.rank < 0) return eb_value_none();
+  if (eb_runner_input(runner, index, &info) != EB_OK || info.kind != EB_KIND_TENSOR || info.rank < 0)
+    return eb_value_none();
   for (int32_t axis = 0; axis < info.rank; ++axis) {
     const char* symbol = eb_runner_input_symbol(runner, index, (size_t)axis);
     int64_t min = 0, best = 1, max = 0;

@@ -6,7 +6,8 @@
 namespace {
 
 /// A zeroed value for an input; dynamic axes get the size that the model likes best.
-edgebuild::Result<edgebuild::Value> make_input(const edgebuild::Signature& signature, const edgebuild::ValueSpec& input) {
+edgebuild::Result<edgebuild::Value> make_input(const edgebuild::Signature& signature,
+                                               const edgebuild::ValueSpec& input) {
   if (input.type.kind != EB_KIND_TENSOR || !input.type.shape) return edgebuild::Value();
   std::vector<std::int64_t> shape;
   for (const edgebuild::Dim& dim : *input.type.shape) {

@@ -393,3 +393,12 @@ def test_ctrl_c_leaves_the_old_bundle_and_no_child(place: Workplace, cnn: nn.Mod
     children = subprocess.run(["pgrep", "-f", str(place.cache)], capture_output=True, text=True, check=False).stdout
     assert children == ""
     assert list((place.cache / "edgebuild" / "staging").glob(".build.*")) == []
+
+
+def test_the_engine_leaves_no_telemetry_in_the_users_cache(bundle: Path, tmp_path: Path) -> None:
+    root = Bundle.open(bundle).directory()
+    environment = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    done = subprocess.run([str(root / "bin" / "edgerun"), "verify"], env=environment, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []

@@ -121,14 +121,14 @@ typedef struct eb_status eb_status;
 ///   - EB_KIND_NONE: the backend allocates, fills every field, and sets `release`; the caller calls it once.
 typedef struct eb_value {
   uint32_t struct_size;
-  uint32_t kind;         ///< eb_kind.
-  uint32_t dtype;        ///< eb_dtype. Of a sequence: that of its elements, if known.
-  int32_t device_type;   ///< eb_device_type.
-  int32_t device_id;     ///< 0 on CPU.
-  uint32_t rank;         ///< At most EB_MAX_RANK.
-  int64_t shape[16];     ///< `rank` entries, each >= 0.
-  void* data;            ///< NULL only if the tensor has no bytes. Aligned to the element size at least.
-  uint64_t byte_size;    ///< Bytes in use; of strings: count * sizeof(eb_string).
+  uint32_t kind;           ///< eb_kind.
+  uint32_t dtype;          ///< eb_dtype. Of a sequence: that of its elements, if known.
+  int32_t device_type;     ///< eb_device_type.
+  int32_t device_id;       ///< 0 on CPU.
+  uint32_t rank;           ///< At most EB_MAX_RANK.
+  int64_t shape[16];       ///< `rank` entries, each >= 0.
+  void* data;              ///< NULL only if the tensor has no bytes. Aligned to the element size at least.
+  uint64_t byte_size;      ///< Bytes in use; of strings: count * sizeof(eb_string).
   uint64_t byte_capacity;  ///< Of a bound output: bytes available at `data`.
   struct eb_value* items;  ///< Of a sequence.
   uint64_t item_count;
@@ -198,20 +198,21 @@ typedef struct eb_io_info {
   uint32_t struct_size;
   uint32_t kind;  ///< eb_kind.
   const char* name;
-  uint32_t dtype;   ///< EB_DTYPE_UNDEFINED if unknown.
-  int32_t rank;     ///< -1 if unknown.
+  uint32_t dtype;     ///< EB_DTYPE_UNDEFINED if unknown.
+  int32_t rank;       ///< -1 if unknown.
   int64_t shape[16];  ///< -1 where unknown or dynamic.
 } eb_io_info;
 
 /// How one run goes. A field's zero value means "the default".
 typedef struct eb_run_options {
   uint32_t struct_size;
-  uint32_t profile;      ///< 1: collect eb_profile_entry for `profile_read`.
-  int64_t deadline_ns;   ///< On CLOCK_MONOTONIC; 0: none. EB_DEADLINE_EXCEEDED when it passes, if the engine can stop.
-  void* device_stream;   ///< E.g. a cudaStream_t; NULL: the context's own.
+  uint32_t profile;     ///< 1: collect eb_profile_entry for `profile_read`.
+  int64_t deadline_ns;  ///< On CLOCK_MONOTONIC; 0: none. EB_DEADLINE_EXCEEDED when it passes, if the engine can stop.
+  void* device_stream;  ///< E.g. a cudaStream_t; NULL: the context's own.
 } eb_run_options;
 
-/// Time spent in one node, summed over the profiled runs of a context. Strings belong to the context, until its next run.
+/// Time spent in one node, summed over the profiled runs of a context. Strings belong to the context, until its next
+/// run.
 typedef struct eb_profile_entry {
   const char* node;
   const char* op_type;
@@ -225,8 +226,8 @@ typedef struct eb_model eb_model;
 typedef struct eb_context eb_context;
 
 /// What a backend can do beyond the required entries (bits of eb_backend_api.features).
-#define EB_FEATURE_CANCEL (UINT64_C(1) << 0)    ///< `cancel` and deadlines stop a run that has begun.
-#define EB_FEATURE_PROFILE (UINT64_C(1) << 1)   ///< `profile_read` works.
+#define EB_FEATURE_CANCEL (UINT64_C(1) << 0)      ///< `cancel` and deadlines stop a run that has begun.
+#define EB_FEATURE_PROFILE (UINT64_C(1) << 1)     ///< `profile_read` works.
 #define EB_FEATURE_CONCURRENT (UINT64_C(1) << 2)  ///< Contexts of one model run at the same time.
 
 /// The backend's entries. Valid until the process ends (a plugin is never unloaded). Slots are appended, never moved.
@@ -234,8 +235,8 @@ typedef struct eb_backend_api {
   uint32_t struct_size;
   uint16_t abi_major;
   uint16_t abi_minor;
-  uint64_t features;   ///< EB_FEATURE_*.
-  const char* name;    ///< As in the manifest, e.g. "onnxruntime".
+  uint64_t features;    ///< EB_FEATURE_*.
+  const char* name;     ///< As in the manifest, e.g. "onnxruntime".
   const char* version;  ///< The plugin's own.
 
   /// Opens the engine. `host` stays valid. May take long (loads a library).
@@ -273,8 +274,8 @@ typedef const eb_backend_api* (*eb_backend_query_fn)(uint32_t host_abi_major, ui
 
 #define EB_BACKEND_QUERY_SYMBOL "edgebuild_backend_query"
 
-/// Whether a plugin works with a host. The one rule, for both sides; the first eight bytes of eb_backend_api (struct_size,
-/// abi_major, abi_minor) are the same in every major, so that a refusal can always name both versions.
+/// Whether a plugin works with a host. The one rule, for both sides; the first eight bytes of eb_backend_api
+/// (struct_size, abi_major, abi_minor) are the same in every major, so that a refusal can always name both versions.
 static inline int eb_abi_compatible(uint32_t plugin_major, uint32_t plugin_minor, uint32_t host_major,
                                     uint32_t host_minor) {
   return plugin_major == host_major && plugin_minor <= host_minor;

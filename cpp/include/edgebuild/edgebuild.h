@@ -7,11 +7,11 @@
 //   if (eb_runner_run(runner, &input, 1, &output, 1, NULL) != EB_OK) puts(eb_last_error());
 //   eb_runner_free(runner);
 //
-// Failure: functions that can fail return an eb_code; its message is eb_last_error() of the same thread. An eb_code other
-// than EB_OK leaves every out-parameter as it was. Pointers are not NULL unless a comment allows it.
-// Threads: any function, any number of threads, at once, also on one runner; eb_runner_free alone must be the last.
-// Strings that are returned are UTF-8, NUL-terminated and owned by the library; each says how long it lives.
-// Stability: what stands here keeps its meaning within one SONAME. Structs begin with their size and grow at the end.
+// Failure: functions that can fail return an eb_code; its message is eb_last_error() of the same thread. An eb_code
+// other than EB_OK leaves every out-parameter as it was. Pointers are not NULL unless a comment allows it. Threads: any
+// function, any number of threads, at once, also on one runner; eb_runner_free alone must be the last. Strings that are
+// returned are UTF-8, NUL-terminated and owned by the library; each says how long it lives. Stability: what stands here
+// keeps its meaning within one SONAME. Structs begin with their size and grow at the end.
 
 #ifndef EDGEBUILD_EDGEBUILD_H_
 #define EDGEBUILD_EDGEBUILD_H_
@@ -67,8 +67,8 @@ typedef struct eb_load_options {
 /// Sets every field to its default.
 EDGEBUILD_API void eb_load_options_init(eb_load_options* options);
 
-/// Opens a bundle (directory or archive), checks what it is about to use against its hashes, and loads the first variant
-/// that can run here.
+/// Opens a bundle (directory or archive), checks what it is about to use against its hashes, and loads the first
+/// variant that can run here.
 ///
 /// @param options  NULL: the defaults. Not kept, but for `log` and `log_user`.
 /// @param out      The runner, owned by the caller, who frees it with eb_runner_free.
@@ -86,7 +86,8 @@ EDGEBUILD_API void eb_runner_free(eb_runner* runner);
 ///                 backend allocates, and the caller calls eb_value_release. What an earlier run allocated there is
 ///                 released first.
 /// @param options  NULL: the defaults.
-/// @return EB_INVALID_ARGUMENT, naming the tensor, expected and actual (outputs untouched); EB_BUFFER_TOO_SMALL, with the
+/// @return EB_INVALID_ARGUMENT, naming the tensor, expected and actual (outputs untouched); EB_BUFFER_TOO_SMALL, with
+/// the
 ///         needed size in the output's byte_size; EB_DEADLINE_EXCEEDED; EB_INTERNAL if the engine failed (the runner
 ///         stays usable).
 EDGEBUILD_API eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
@@ -124,8 +125,8 @@ EDGEBUILD_API size_t eb_runner_passed_over_count(const eb_runner* runner);
 EDGEBUILD_API eb_code eb_runner_passed_over(const eb_runner* runner, size_t index, const char** variant,
                                             const char** reason);
 
-/// Node times collected by runs with `profile`, in the order of execution. They live until this thread's next call of this
-/// function or until the thread ends. @return EB_UNSUPPORTED if the backend can't profile.
+/// Node times collected by runs with `profile`, in the order of execution. They live until this thread's next call of
+/// this function or until the thread ends. @return EB_UNSUPPORTED if the backend can't profile.
 EDGEBUILD_API eb_code eb_runner_profile(eb_runner* runner, const eb_profile_entry** entries, size_t* count);
 
 /// Nothing: an absent optional; as an output, "to be allocated by the backend".

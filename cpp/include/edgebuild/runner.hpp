@@ -129,7 +129,8 @@ class EDGEBUILD_API Runner {
   /// @param outputs  One per output: bound with a capacity (shape and size are set here), or nothing (then allocated
   ///                 by the backend). What an earlier run allocated there is released first; a sequence and a tensor of
   ///                 strings can't be bound. An output buffer must not overlap an input.
-  /// @return kInvalidArgument, naming the tensor, expected and actual, if count, dtype, rank or shape differ (outputs are
+  /// @return kInvalidArgument, naming the tensor, expected and actual, if count, dtype, rank or shape differ (outputs
+  /// are
   ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kInternal if the
   ///         engine failed (the Runner stays usable).
   /// Threads: any number at once on one Runner; each call takes a context from its pool.

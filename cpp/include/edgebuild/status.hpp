@@ -89,10 +89,10 @@ class [[nodiscard]] Result {
 }  // namespace edgebuild
 
 /// Returns from the enclosing function if `expression` (a Status) is an error.
-#define EDGEBUILD_RETURN_IF_ERROR(expression)                   \
-  do {                                                          \
-    ::edgebuild::Status edgebuild_status_ = (expression);       \
-    if (!edgebuild_status_.ok()) return edgebuild_status_;      \
+#define EDGEBUILD_RETURN_IF_ERROR(expression)              \
+  do {                                                     \
+    ::edgebuild::Status edgebuild_status_ = (expression);  \
+    if (!edgebuild_status_.ok()) return edgebuild_status_; \
   } while (false)
 
 #endif  // EDGEBUILD_STATUS_HPP_
