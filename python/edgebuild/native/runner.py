@@ -3,18 +3,17 @@
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import ToolError
+from edgebuild.native.process import run_tool
 from edgebuild.native.sources import NativeSources, find_sources
 from edgebuild.native.toolchain import CrossTools, find_cross_tools
 from edgebuild.report import Progress
 from edgebuild.targets import TargetSpec
 
-_TIME_LIMIT_S = 1800
 _PASSED_ON = ("PATH", "HOME", "TMPDIR")
 
 
@@ -29,7 +28,7 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
 
     def make(folder: Path) -> None:
         progress.note(f"compiling the runner for {target.toolchain.triple} (once; the first time takes some minutes)")
-        _compile(target, sources, find_cross_tools(), cache.root / "zig", folder)
+        _compile(target, sources, find_cross_tools(), cache.root / "zig", folder, progress)
 
     return cache.get_or_make("native", key, make) / "edgerun"
 
@@ -60,7 +59,9 @@ def _settings(target: TargetSpec) -> dict[str, str]:
     }
 
 
-def _compile(target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_cache: Path, folder: Path) -> None:
+def _compile(
+    target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_cache: Path, folder: Path, progress: Progress
+) -> None:
     settings = _settings(target)
     toolchain = sources.root / "toolchains" / "zig" / f"{settings['triple']}.cmake"
     if not toolchain.is_file():
@@ -89,8 +90,13 @@ def _compile(target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_
             "-DEDGEBUILD_PYTHON=OFF",
             "-DEDGEBUILD_TESTS=OFF",
         ]
-        _run(configure, environment, "configure the runner")
-        _run([str(tools.cmake), "--build", build, "--target", "edgerun"], environment, "compile the runner")
+        run_tool(configure, environment, "configure the runner")
+        run_tool(
+            [str(tools.cmake), "--build", build, "--target", "edgerun"],
+            environment,
+            "compile the runner",
+            advance=lambda done, total: progress.advance(done, total, "steps"),
+        )
         (program,) = [p for p in Path(build).rglob("edgerun") if p.is_file()]
         _check_glibc(program, settings["glibc"])
         shutil.copyfile(program, folder / "edgerun")
@@ -105,23 +111,3 @@ def _check_glibc(program: Path, oldest: str) -> None:
     if newer:
         msg = f"the compiled runner needs glibc {newer[-1][0]}.{newer[-1][1]}, expected {oldest} at most"
         raise ToolError(msg, hint="the toolchain file did not link for the target's glibc")
-
-
-def _run(command: list[str], environment: dict[str, str], what: str) -> None:
-    try:
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=_TIME_LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        msg = f"could not {what}: {Path(command[0]).name} took longer than {_TIME_LIMIT_S} s"
-        raise ToolError(msg) from None
-    except OSError as error:
-        msg = f"could not {what}: {command[0]}: {error.strerror}"
-        raise ToolError(msg) from error
-    if done.returncode != 0:
-        lines = [line for line in (done.stdout + done.stderr).splitlines() if "error" in line.lower()]
-        reason = lines[0].strip() if lines else f"exit code {done.returncode}"
-        with tempfile.NamedTemporaryFile("w", prefix="edgebuild-native-", suffix=".log", delete=False) as log:
-            log.write(done.stdout + done.stderr)
-        msg = f"could not {what}: {reason}"
-        raise ToolError(msg, hint=f"the whole log is in {log.name}")

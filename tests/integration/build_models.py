@@ -1,0 +1,46 @@
+"""Models of the end-to-end tests."""
+
+import torch
+from torch import nn
+
+
+class Cnn(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+        self.head = nn.Linear(6, 5)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(image).flatten(1))  # type: ignore[no-any-return]
+
+
+class Rated(nn.Module):
+    """Two inputs, one of them integers; two outputs in a dict; a branch that only scripting keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(11, 4)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.table(ids).sum(1) + x
+        if x.shape[1] > 3:
+            y = y * 2.0
+        return {"score": y, "best": y.argmax(1)}
+
+
+class Recurrent(nn.Module):
+    """State goes in and comes out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.LSTM(4, 6, batch_first=True)
+
+    def forward(
+        self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
+        return self.cell(x, state)  # type: ignore[no-any-return]
+
+
+class Half(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x * 2 + 1).relu()
