@@ -12,8 +12,6 @@ from edgebuild.export.result import ExportedModel
 from edgebuild.targets import BackendSpec
 
 _GRAPH_STAGE = "1"
-_EXTERNAL_BYTES = 1 << 30
-"""Graphs with more weights than this keep them in a file of their own: one protobuf message holds at most 2 GB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +68,7 @@ def stage_versions() -> dict[str, str]:
 
 
 def _lower(exported: ExportedModel, spec: BackendSpec, settings: dict[str, str], folder: Path) -> None:
+    from edgebuild.export.write import EXTERNAL_FROM_BYTES, weight_bytes
     from edgebuild.graph.io import load_model, save_model
     from edgebuild.graph.optimize import optimize
 
@@ -79,8 +78,8 @@ def _lower(exported: ExportedModel, spec: BackendSpec, settings: dict[str, str],
     )
     work = folder / ".graph"
     work.mkdir()
-    inline = sum(v.const_value.nbytes for v in result.model.graph.initializers.values() if v.const_value is not None)
-    threshold = 1024 if inline >= _EXTERNAL_BYTES else _EXTERNAL_BYTES * 2
+    # Weights in a file of their own are mapped and streamed; in the message they are held several times over.
+    threshold = 1024 if weight_bytes(result.model) >= EXTERNAL_FROM_BYTES else EXTERNAL_FROM_BYTES
     save_model(result.model, work / "graph.onnx", external_threshold=threshold)
     candidate = Candidate(
         graph=work / "graph.onnx",

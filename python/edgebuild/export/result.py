@@ -1,7 +1,7 @@
 """ExportedModel: what the export stage leaves in its folder, read without torch.
 
 DIR/exported.json     this class as JSON
-DIR/model.onnx        the exported graph; weights of 1 GiB or more lie in model.onnx.data beside it
+DIR/model.onnx        the exported graph; weights of 256 MiB or more lie in model.onnx.data beside it
 DIR/model.ts          TorchScript form, if asked for (no debug files, fixed top folder)
 DIR/samples/I.npz     input set I and the original model's outputs: keys "in.J" and "out.J" by signature index;
                       types that numpy lacks as raw uint8/uint16 arrays of the element's width

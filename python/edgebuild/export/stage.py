@@ -15,14 +15,14 @@ import onnx_ir as ir
 from edgebuild.errors import GateError, ModelError
 from edgebuild.export import parity as parity_module
 from edgebuild.export.arrays import Array, dtype_name, is_float, raw_bits, to_numpy, to_torch
-from edgebuild.export.chain import LARGE_BYTES, Judged, run_chain
+from edgebuild.export.chain import Judged, run_chain
 from edgebuild.export.finish import finish
 from edgebuild.export.flat import flat_module
 from edgebuild.export.outputs import output_names, output_specs
 from edgebuild.export.parity import DisagreementError, EngineModel, check_parity, derive_tolerances, explain
 from edgebuild.export.result import Attempt, ExportedModel
 from edgebuild.export.tolerance import output_depths
-from edgebuild.export.write import EXTERNAL_FROM_BYTES, weight_bytes, write_onnx
+from edgebuild.export.write import write_onnx
 from edgebuild.model.probe import State
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import DTYPES, Signature, Structure
@@ -165,14 +165,6 @@ class _Judge:
         path.with_name("model.onnx.data").unlink(missing_ok=True)
         write_onnx(model, path)
         self._progress("checking parity")
-        size = weight_bytes(model)
-        # The engine maps weights from a data file; from one file it would read them a second time.
-        if LARGE_BYTES <= size < EXTERNAL_FROM_BYTES:
-            with tempfile.TemporaryDirectory(dir=self._directory, prefix=".parity-") as folder:
-                mapped = Path(folder) / "model.onnx"
-                write_onnx(model, mapped, external=True)
-                engine = EngineModel(mapped, engine_inputs, engine_outputs)
-                return self._compare(model, engine, engine_inputs, engine_outputs)
         engine = EngineModel(path, engine_inputs, engine_outputs)
         return self._compare(model, engine, engine_inputs, engine_outputs)
 

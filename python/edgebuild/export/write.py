@@ -6,8 +6,8 @@ from typing import BinaryIO
 import onnx
 import onnx_ir as ir
 
-EXTERNAL_FROM_BYTES = 1 << 30
-"""Weights of this size or more go to ``model.onnx.data``: a protobuf message ends at 2 GiB."""
+EXTERNAL_FROM_BYTES = 256 << 20
+"""Weights of this size or more go to ``model.onnx.data``: whoever reads a message holds it several times over, and it ends at 2 GiB."""
 
 INLINE_BELOW = 1024
 """Bytes; smaller tensors travel inside the graph's own message."""
@@ -42,7 +42,7 @@ def write_onnx(model: ir.Model, path: Path, *, external: bool | None = None) -> 
     Args:
         model: Unchanged on return.
         path: ``DIR/model.onnx``; with external data also ``DIR/model.onnx.data``.
-        external: Whether weights go to the data file; None: from 1 GiB on.
+        external: Whether weights go to the data file; None: from 256 MiB on.
 
     Raises:
         OSError: Disk full, or the folder can't be written.
