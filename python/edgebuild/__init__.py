@@ -6,9 +6,14 @@
 >>> outputs = runner.run({"x": array})
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# ONNX Runtime reads this when it is loaded, in this process or a child; unset, it keeps a device id and an event database
+# in the user's cache folder. Here, because everything of ours that loads it comes through here first. A user's own value stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from edgebuild import errors as errors

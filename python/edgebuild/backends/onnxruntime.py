@@ -1,6 +1,5 @@
 """ONNX Runtime: loads ONNX, or its own format where that starts faster."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -48,7 +47,6 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
 
 
 def _save_ort_format(graph: Path, path: Path) -> None:
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read when the library is loaded
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -21,8 +21,6 @@ from edgebuild.errors import (
 from edgebuild.machine import machine_arch, this_machine
 
 _GRACE_S = 30.0
-# ONNX Runtime 1.31 writes a device id into the user's cache and uploads events to its vendor unless this is set.
-_NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
 
 
 def can_run(arch: str) -> bool:
@@ -60,7 +58,7 @@ def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
     """
     command = _command(bundle, arguments)
     try:
-        code = subprocess.run(command, check=False, env={**os.environ, **_NO_TELEMETRY}).returncode
+        code = subprocess.run(command, check=False).returncode
     except OSError as error:
         msg = f"the bundle's runner does not start: {error.strerror}"
         raise ToolError(msg) from error
@@ -96,7 +94,7 @@ def query_edgerun(
             text=True,
             errors="replace",
             check=False,
-            env={**os.environ, **_NO_TELEMETRY, **(environment or {})},
+            env={**os.environ, **(environment or {})},
             timeout=None if deadline_s is None else deadline_s + _GRACE_S,
         )
     except subprocess.TimeoutExpired:

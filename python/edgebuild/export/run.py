@@ -88,7 +88,6 @@ def _environment() -> dict[str, str]:
         OPENBLAS_NUM_THREADS="1",
         TOKENIZERS_PARALLELISM="false",
         NO_COLOR="1",
-        ORT_DISABLE_TELEMETRY="1",  # it keeps a device id and an event database in the user's cache folder
     )
     return environment
 
