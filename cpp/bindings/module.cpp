@@ -11,4 +11,5 @@ PYBIND11_MODULE(_runtime, module) {
   module.attr("__version__") = edgebuild::version();
   edgebuild::python::initialise_dtypes();
   edgebuild::python::register_runner(module);
+  edgebuild::python::register_statistics(module);
 }

@@ -8,6 +8,7 @@
 namespace edgebuild::python {
 
 void register_runner(pybind11::module_& module);
+void register_statistics(pybind11::module_& module);
 
 }  // namespace edgebuild::python
 

@@ -45,6 +45,10 @@ class UsageError(EdgebuildError):
     exit_code = 2
 
 
+class CalibrationError(UsageError):
+    """Calibration data can't be used: none, NaN or infinity, or a wrong name, dtype or shape; names the tensor and the batch."""
+
+
 class BundleError(EdgebuildError):
     """A bundle's bytes are not what its manifest or the format says."""
 
