@@ -46,7 +46,7 @@ class UsageError(EdgebuildError):
 
 
 class CalibrationError(UsageError):
-    """Calibration data can't be used: none, NaN or infinity, or a wrong name, dtype or shape; names the tensor and the batch."""
+    """Calibration data can't be used: absent, empty, NaN, or a wrong name, dtype or shape; names tensor and batch."""
 
 
 class BundleError(EdgebuildError):
@@ -122,4 +122,4 @@ ERRORS_BY_EXIT_CODE: dict[int, type[EdgebuildError]] = {
         DeadlineError,
     )
 }
-"""The exception class of each exit code, for errors that come from another process."""
+"""The exception class of each exit code, for errors that come from another process; of a code that has two, the general one."""

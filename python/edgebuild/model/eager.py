@@ -1,12 +1,9 @@
 """Loads models that are Python objects: modules, factories, pickled modules, state_dicts into a factory's module."""
 
 import copy
-import importlib
 import pickle
-import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from edgebuild.errors import EdgebuildError, ModelError, UsageError
 from edgebuild.model import arguments, firstlayer
 from edgebuild.model.graphfacts import Facts, GraphReader
 from edgebuild.model.identify import FileIdentity
+from edgebuild.model.importing import import_attribute, searching
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.resolve import Loaded, last_line, resolve
 from edgebuild.model.source import ModelKind, ModelSource
@@ -87,58 +85,29 @@ def make(request: ModelRequest) -> tuple[Any, str]:
     import torch
 
     text = request.factory or ""
-    package, colon, attribute = text.partition(":")
-    if not colon or not package or not attribute:
-        msg = f"--model '{text}': expected package.module:factory"
-        raise UsageError(msg, hint="for example --model mynet.models:small_cnn")
-    with _searching(request.search_path):
+    made = found = import_attribute(
+        text,
+        request.search_path,
+        option="--model",
+        noun="factory",
+        example="mynet.models:small_cnn",
+        error=ModelError,
+    )
+    if not isinstance(found, torch.nn.Module):
+        if not callable(found):
+            msg = f"--model {text}: {_article(found)} can't be called"
+            raise ModelError(msg, hint="name a function or class that returns an nn.Module")
+        torch.manual_seed(request.seed)  # a factory without weights draws them: the same ones every time
         try:
-            found: Any = importlib.import_module(package)
-        except ModuleNotFoundError as error:
-            where = ", ".join(request.search_path) or "the current sys.path"
-            msg = f"--model {text}: module '{error.name}' was not found (searched: {where})"
-            raise ModelError(msg, hint="run from the folder that holds it, or install it") from None
-        except Exception as error:  # the user's code may raise anything
-            msg = f"--model {text}: importing {package} failed: {type(error).__name__}: {last_line(error)}"
-            raise ModelError(
-                msg, hint="fix the module; python -c 'import " + package + "' shows the whole error"
-            ) from None
-        for part in attribute.split("."):
-            if not hasattr(found, part):
-                names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
-                msg = f"--model {text}: {package} has no '{part}'"
-                raise ModelError(msg, hint=f"it has {', '.join(sorted(names)[:10]) or 'nothing public'}")
-            found = getattr(found, part)
-        made = found
-        if not isinstance(found, torch.nn.Module):
-            if not callable(found):
-                msg = f"--model {text}: {_article(found)} can't be called"
-                raise ModelError(msg, hint="name a function or class that returns an nn.Module")
-            torch.manual_seed(request.seed)  # a factory without weights draws them: the same ones every time
-            try:
+            with searching(request.search_path):
                 made = found()
-            except Exception as error:  # as above
-                msg = f"--model {text}: the factory failed: {type(error).__name__}: {last_line(error)}"
-                raise ModelError(
-                    msg, hint="a factory takes no arguments; bind them in a function of your own"
-                ) from None
+        except Exception as error:  # the user's code may raise anything
+            msg = f"--model {text}: the factory failed: {type(error).__name__}: {last_line(error)}"
+            raise ModelError(msg, hint="a factory takes no arguments; bind them in a function of your own") from None
     if not isinstance(made, torch.nn.Module):
         msg = f"--model {text}: expected an nn.Module from the factory, got {_article(made)}"
         raise ModelError(msg, hint="return the module itself")
-    return made, attribute.split(".")[-1]
-
-
-@contextmanager
-def _searching(paths: Sequence[str]) -> Iterator[None]:
-    added = [path for path in paths if path not in sys.path]
-    sys.path[:0] = added
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        for path in added:
-            if path in sys.path:
-                sys.path.remove(path)
+    return made, text.partition(":")[2].split(".")[-1]
 
 
 def load_state_dict(path: Path, request: ModelRequest) -> ModelSource:
@@ -234,7 +203,7 @@ def load_pickle(path: Path, request: ModelRequest, identity: FileIdentity) -> Mo
             hint="if you trust its origin, add --trust-model; better: save it with torch.jit.save or torch.export.save",
         )
     try:
-        with _searching(request.search_path):
+        with searching(request.search_path):
             data = torch.load(path, map_location="cpu", weights_only=False)
     except (ModuleNotFoundError, AttributeError) as error:
         msg = f"{path}: the pickle needs a class that is not there: {last_line(error)}"

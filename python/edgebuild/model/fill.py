@@ -38,3 +38,61 @@ def plain_value(name: str, dtype: str, shape: tuple[int, ...], sequence: int) ->
             return np.zeros(shape, dtype=kind)  # additive masks: 0 attends
         return np.ones(shape, dtype=kind)
     return np.zeros(shape, dtype=kind)
+
+
+def random_value(
+    name: str,
+    dtype: str,
+    shape: tuple[int, ...],
+    rng: np.random.Generator,
+    *,
+    sequence: int,
+    span: tuple[int, int],
+    lengths: bool = False,
+) -> "np.ndarray[Any, Any]":
+    """A random value that suits the input's name and type.
+
+    Args:
+        name: Of the input.
+        dtype: Our name of its element type.
+        shape: Its sizes.
+        rng: Where the numbers come from.
+        sequence: The size that lengths count.
+        span: Least and greatest integer.
+        lengths: Whether it holds lengths, whatever its name says.
+    """
+    kind = numpy_dtype(dtype)
+    if dtype == "string":
+        words = rng.integers(ord("a"), ord("z") + 1, size=shape)
+        return np.vectorize(chr, otypes=[object])(words) if words.size else np.full(shape, "", dtype=object)
+    if lengths or is_lengths(name, dtype):
+        values = rng.integers(min(1, sequence), sequence + 1, size=shape)
+        ordered = np.sort(values.reshape(-1))[::-1]
+        if ordered.size:
+            ordered[0] = sequence  # the longest fills the axis; sorted, as enforce_sorted wants it
+        return ordered.reshape(shape).astype(kind)
+    if is_mask(name):
+        return _mask(name, dtype, shape, rng)
+    if dtype in FLOATS:
+        return np.asarray(rng.standard_normal(shape)).astype(kind)
+    if dtype == "bool":
+        return np.asarray(rng.integers(0, 2, size=shape)).astype(bool)
+    if dtype.startswith("complex"):
+        return np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(kind)
+    low, high = span
+    return np.asarray(rng.integers(low, high + 1, size=shape)).astype(kind)
+
+
+def _mask(name: str, dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> "np.ndarray[Any, Any]":
+    """A prefix of the last axis attends, at least its first position; square masks are causal."""
+    kind = numpy_dtype(dtype)
+    if not shape:
+        return np.ones(shape, dtype=kind)
+    if len(shape) >= 2 and shape[-1] == shape[-2] and shape[-1] > 1 and not is_padding_mask(name):
+        attended = np.broadcast_to(np.tril(np.ones(shape[-2:], dtype=bool)), shape)
+    else:
+        rows = rng.integers(min(1, shape[-1]), shape[-1] + 1, size=(*shape[:-1], 1))
+        attended = np.arange(shape[-1]) < rows
+    if dtype in FLOATS:
+        return attended.astype(kind)
+    return (~attended if is_padding_mask(name) and dtype == "bool" else attended).astype(kind)

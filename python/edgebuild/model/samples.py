@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from edgebuild.errors import SignatureError, UsageError
-from edgebuild.model.fill import is_lengths, is_mask, is_padding_mask, plain_value
+from edgebuild.model.fill import is_mask, plain_value, random_value
 from edgebuild.model.signature import SymbolRange, TensorType, ValueSpec
 from edgebuild.model.source import Inputs
-from edgebuild.model.values import FLOATS, INTEGERS, numpy_dtype
+from edgebuild.model.values import INTEGERS, numpy_dtype
 
 Run = Callable[[Mapping[str, Any]], Any]
 
@@ -262,42 +262,15 @@ class _Maker:
     def _value(
         self, name: str, shape: tuple[int, ...], sequence: int, rng: np.random.Generator
     ) -> "np.ndarray[Any, Any]":
-        dtype = self.type_of(name).dtype
-        kind = numpy_dtype(dtype)
-        if dtype == "string":
-            words = rng.integers(ord("a"), ord("z") + 1, size=shape)
-            return np.vectorize(chr, otypes=[object])(words) if words.size else np.full(shape, "", dtype=object)
-        if name in self.lengths or is_lengths(name, dtype):
-            values = rng.integers(min(1, sequence), sequence + 1, size=shape)
-            ordered = np.sort(values.reshape(-1))[::-1]
-            if ordered.size:
-                ordered[0] = sequence  # the longest fills the axis; sorted, as enforce_sorted wants it
-            return ordered.reshape(shape).astype(kind)
-        if is_mask(name):
-            return _mask(name, dtype, shape, rng)
-        if dtype in FLOATS:
-            return np.asarray(rng.standard_normal(shape)).astype(kind)
-        if dtype == "bool":
-            return np.asarray(rng.integers(0, 2, size=shape)).astype(bool)
-        if dtype.startswith("complex"):
-            return np.asarray(rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(kind)
-        low, high = self.ranges.get(name, (0, 1))
-        return np.asarray(rng.integers(low, high + 1, size=shape)).astype(kind)
-
-
-def _mask(name: str, dtype: str, shape: tuple[int, ...], rng: np.random.Generator) -> "np.ndarray[Any, Any]":
-    """A prefix of the last axis attends, at least its first position; square masks are causal."""
-    kind = numpy_dtype(dtype)
-    if not shape:
-        return np.ones(shape, dtype=kind)
-    if len(shape) >= 2 and shape[-1] == shape[-2] and shape[-1] > 1 and not is_padding_mask(name):
-        attended = np.broadcast_to(np.tril(np.ones(shape[-2:], dtype=bool)), shape)
-    else:
-        rows = rng.integers(min(1, shape[-1]), shape[-1] + 1, size=(*shape[:-1], 1))
-        attended = np.arange(shape[-1]) < rows
-    if dtype in FLOATS:
-        return attended.astype(kind)
-    return (~attended if is_padding_mask(name) and dtype == "bool" else attended).astype(kind)
+        return random_value(
+            name,
+            self.type_of(name).dtype,
+            shape,
+            rng,
+            sequence=sequence,
+            span=self.ranges.get(name, (0, 1)),
+            lengths=name in self.lengths,
+        )
 
 
 def _reason(error: Exception) -> str:
