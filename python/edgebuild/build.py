@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgebuild.backends.lowering import lower_model
+from edgebuild.backends.lowering import lower_float
 from edgebuild.backends.registry import find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle, write_beside
 from edgebuild.cache import Cache, file_sha256
@@ -16,6 +16,7 @@ from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
+from edgebuild.graph.stage import optimize_export
 from edgebuild.model.request import ModelRequest
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner
@@ -111,13 +112,18 @@ def build_from_request(
     clock.cached(hit)
 
     clock.enter("optimise")
-    lowered = [lower_model(exported, spec, options.variant_options, cache) for spec in specs]
-    clock.cached(all(hit for _, hit in lowered))
+    graphs = [optimize_export(exported.onnx, spec, cache) for spec in specs]
+    lowered = [
+        lower_float(exported, graph, spec, options.variant_options, cache)
+        for spec, (graph, _) in zip(specs, graphs, strict=True)
+    ]
+    clock.cached(all(hit for _, hit in (*graphs, *lowered)))
 
     clock.enter("runner", target.toolchain.triple)
     parts = PackedParts(
         exported=exported,
         target=target,
+        graphs=tuple(graph for graph, _ in graphs),
         lowered=tuple((spec, model) for spec, (model, _) in zip(specs, lowered, strict=True)),
         engines=_engines(target, specs, cache),
         runner=build_runner(target, cache, progress),

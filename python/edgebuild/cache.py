@@ -28,7 +28,10 @@ _STALE_SECONDS = 24 * 3600
 
 SECTIONS = {
     "export": "exported models",
-    "lower": "optimised graphs and what backends load",
+    "graph": "optimised graphs",
+    "calibration": "ranges measured on calibration data",
+    "quantize": "quantised graphs and what they were chosen from",
+    "lower": "what backends load",
     "native": "compiled runners",
     "engines": "engine libraries",
     "decisions": "what was settled by measuring",
@@ -39,7 +42,19 @@ SECTIONS = {
 }
 """Folders of the cache and what lies in them."""
 
-_MANAGED = ("export", "lower", "native", "engines", "decisions", "proof", "staging", "bundles")
+_MANAGED = (
+    "export",
+    "graph",
+    "calibration",
+    "quantize",
+    "lower",
+    "native",
+    "engines",
+    "decisions",
+    "proof",
+    "staging",
+    "bundles",
+)
 _SHARED = ("bundles",)
 """Sections that the native runner fills and reads too, without our locks: what it used within a day is left alone."""
 

@@ -19,10 +19,10 @@ def build_report(
     """Puts together what the closing summary says; measures nothing itself."""
     exported = parts.exported
     passes: dict[str, int] = {}
-    for _, model in parts.lowered:
-        for name, count in model.passes.items():
+    for graph in parts.graphs:
+        for name, count in graph.passes.items():
             passes[name] = passes.get(name, 0) + count
-    notes = dict.fromkeys((*exported.notes, *(note for _, model in parts.lowered for note in model.notes)))
+    notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs for note in graph.notes)))
     if proof.kind is None:
         notes[f"the bundle was not run: {proof.reason}"] = None
     return BuildReport(
@@ -47,7 +47,7 @@ def build_report(
             for p in exported.parity
         ),
         passes={name: count for name, count in passes.items() if count},
-        nodes=parts.lowered[0][1].nodes,
+        nodes=parts.graphs[0].nodes,
         variants=tuple(
             _variant_report(bundle, v, proof, exported.original_latency_ms) for v in bundle.manifest.variants
         ),

@@ -14,12 +14,14 @@ class Candidate:
         precision: "float32", "float16", "bfloat16", "int8" or "mixed".
         inputs: The graph's name for each input of the signature, None if it has none.
         outputs: The graph's name for each output.
+        suffix: Behind the variant's name where there are several of a precision.
     """
 
     graph: Path
     precision: str
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
+    suffix: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,7 @@ class LoweredVariant:
         data: Names of the further files that the model refers to.
         options: Passed to the backend when the variant is loaded.
         tolerances: (atol, rtol) that goldens are held to, by output name; None: those of the export.
+        cpu_features: What a CPU must have for it, beyond the target's own.
     """
 
     name: str
@@ -43,3 +46,4 @@ class LoweredVariant:
     outputs: tuple[str, ...]
     options: Mapping[str, str] = field(default_factory=dict)
     tolerances: Mapping[str, tuple[float, float]] | None = None
+    cpu_features: tuple[str, ...] = ()

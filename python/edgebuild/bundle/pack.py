@@ -19,6 +19,7 @@ from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cache import Cache
 from edgebuild.errors import InternalError, UsageError
 from edgebuild.export.result import ExportedModel
+from edgebuild.graph.stage import OptimizedGraph
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
 from edgebuild.select.decisions import Decisions
@@ -37,6 +38,7 @@ class PackedParts:
 
     exported: ExportedModel
     target: TargetSpec
+    graphs: tuple[OptimizedGraph, ...]
     lowered: tuple[tuple[BackendSpec, LoweredModel], ...]
     engines: Mapping[str, EngineFiles]
     runner: Path
@@ -165,7 +167,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         engine=None if engine is None else _engine(engine, spec, thin=parts.thin),
         options=dict(variant.options),
         requires=Requirements(
-            cpu_features=parts.target.soc.features,
+            cpu_features=tuple(sorted({*parts.target.soc.features, *variant.cpu_features})),
             glibc=_newest(parts.target.os.glibc, engine.pin.glibc if engine else None),
             memory_bytes=parts.decisions.memory_bytes.get(variant.name),
         ),

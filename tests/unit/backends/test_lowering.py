@@ -10,12 +10,13 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
-from edgebuild.backends import lowering
-from edgebuild.backends.lowering import lower_model
+from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import find_backend
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
 from edgebuild.export.result import ExportedModel
+from edgebuild.graph import stage
+from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.signature import Signature, TensorType, ValueSpec
 from edgebuild.targets import BackendSpec, load_target
 
@@ -66,6 +67,15 @@ def export(tmp_path: Path) -> MakeExport:
     return make
 
 
+def lower(
+    exported: ExportedModel, spec: BackendSpec, options: dict[str, str], cache: Cache
+) -> tuple[LoweredModel, OptimizedGraph, bool]:
+    """Both stages; the last says whether both came from the cache."""
+    graph, first = optimize_export(exported.onnx, spec, cache)
+    lowered, second = lower_float(exported, graph, spec, options, cache)
+    return lowered, graph, first and second
+
+
 @pytest.fixture(scope="module")
 def spec() -> BackendSpec:
     return load_target("x86-64").backend("onnxruntime")
@@ -78,12 +88,12 @@ def test_the_lowered_model_computes_what_numpy_does(
     import onnxruntime
 
     exported = export(dtype=dtype)
-    lowered, hit = lower_model(exported, spec, {}, Cache(tmp_path / "cache"))
+    lowered, graph, hit = lower(exported, spec, {}, Cache(tmp_path / "cache"))
     (variant,) = lowered.variants
     assert not hit
     assert variant.precision == np.dtype(dtype).name
     assert variant.name == f"onnxruntime-{variant.precision}"
-    assert lowered.nodes == (2, 1)
+    assert graph.nodes == (2, 1)
     x = np.random.default_rng(1).standard_normal((2, 4)).astype(dtype)
     session = onnxruntime.InferenceSession(str(lowered.path(variant.model)), providers=["CPUExecutionProvider"])
     (got,) = session.run(list(variant.outputs), {variant.inputs[0]: x})
@@ -98,7 +108,7 @@ def test_equal_inputs_are_answered_from_the_cache_and_any_other_is_not(
     exported = export()
 
     def hit(model: ExportedModel = exported, to: BackendSpec = spec, **options: str) -> bool:
-        return lower_model(model, to, options, cache)[1]
+        return lower(model, to, options, cache)[2]
 
     assert not hit()
     assert hit()
@@ -111,14 +121,14 @@ def test_equal_inputs_are_answered_from_the_cache_and_any_other_is_not(
     assert not hit(replace(exported, engine_outputs=("z",)))
     assert not hit(intra_op_threads="2")
     assert not hit(to=replace(spec, opset_max=spec.opset_max - 1))
-    versions = {**lowering.stage_versions(), "onnxscript": "0"}
-    monkeypatch.setattr(lowering, "stage_versions", lambda: versions)
+    versions = {**stage.stage_versions(), "onnxscript": "0"}
+    monkeypatch.setattr(stage, "stage_versions", lambda: versions)
     assert not hit()
 
 
 def test_two_lowerings_give_the_same_bytes(export: MakeExport, spec: BackendSpec, tmp_path: Path) -> None:
     exported = export()
-    folders = [lower_model(exported, spec, {}, Cache(tmp_path / name))[0].folder for name in ("a", "b")]
+    folders = [lower(exported, spec, {}, Cache(tmp_path / name))[0].folder for name in ("a", "b")]
     names = [sorted(p.name for p in folder.iterdir()) for folder in folders]
     assert names[0] == names[1]
     for name in names[0]:
@@ -127,7 +137,7 @@ def test_two_lowerings_give_the_same_bytes(export: MakeExport, spec: BackendSpec
 
 def test_options_of_the_user_win_over_the_targets(export: MakeExport, spec: BackendSpec, tmp_path: Path) -> None:
     own = replace(spec, options={"intra_op_threads": "4", "memory_pattern": "0"})
-    lowered, _ = lower_model(export(), own, {"intra_op_threads": "2"}, Cache(tmp_path / "cache"))
+    lowered, _, _ = lower(export(), own, {"intra_op_threads": "2"}, Cache(tmp_path / "cache"))
     options = lowered.variants[0].options
     assert (options["intra_op_threads"], options["memory_pattern"]) == ("2", "0")
 
@@ -139,7 +149,7 @@ def test_a_graph_without_weights_is_float32_unless_it_quantises(operator: str | 
         nodes = [helper.make_node(operator, ["x", "s"], ["y"])]
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "s")]
     graph = helper.make_graph(nodes, "g", inputs, [helper.make_tensor_value_info("y", TensorProto.UINT8, None)])
-    assert lowering._precision(ir.from_proto(helper.make_model(graph))) == precision
+    assert stage._precision(ir.from_proto(helper.make_model(graph))) == precision
 
 
 def test_an_unknown_backend_says_what_to_use_instead() -> None:
