@@ -5,11 +5,11 @@
 #include <string>
 
 #include "statistics/elements.hpp"
+#include "statistics/vectors.hpp"
 
 namespace edgebuild::statistics {
 namespace {
 
-constexpr std::size_t kWidth = 8;  // values that are summed side by side, for the compiler to vectorise
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Moments {
@@ -29,31 +29,25 @@ struct Moments {
 
 // Of one channel's values that lie side by side.
 Moments run_of(const float* data, std::size_t count) noexcept {
-  float low[kWidth], high[kWidth];
-  double sum[kWidth] = {}, squares[kWidth] = {};
-  std::fill_n(low, kWidth, kInfinity);
-  std::fill_n(high, kWidth, -kInfinity);
+  Floats low = floats_of(kInfinity), high = floats_of(-kInfinity);
+  Doubles sum_front{}, sum_back{}, squares_front{}, squares_back{};
   std::size_t i = 0;
-  for (; i + kWidth <= count; i += kWidth) {
-    for (std::size_t j = 0; j < kWidth; ++j) {
-      const float value = data[i + j];
-      low[j] = value < low[j] ? value : low[j];
-      high[j] = value > high[j] ? value : high[j];
-    }
-    for (std::size_t j = 0; j < kWidth; ++j) {
-      const double wide = data[i + j];
-      sum[j] += wide;
-      squares[j] += wide * wide;
-    }
+  for (; i + kFloats <= count; i += kFloats) {
+    const Floats values = load(data + i);
+    low = values < low ? values : low;
+    high = values > high ? values : high;
+    const Doubles front{values[0], values[1]}, back{values[2], values[3]};
+    sum_front += front;
+    sum_back += back;
+    squares_front += front * front;
+    squares_back += back * back;
   }
   Moments all;
   for (; i < count; ++i) all.take(data[i]);
-  for (std::size_t j = 0; j < kWidth; ++j) {
-    all.low = std::min(all.low, low[j]);
-    all.high = std::max(all.high, high[j]);
-    all.sum += sum[j];
-    all.squares += squares[j];
-  }
+  all.low = std::min(all.low, least(low));
+  all.high = std::max(all.high, most(high));
+  all.sum += (sum_front[0] + sum_front[1]) + (sum_back[0] + sum_back[1]);
+  all.squares += (squares_front[0] + squares_front[1]) + (squares_back[0] + squares_back[1]);
   return all;
 }
 

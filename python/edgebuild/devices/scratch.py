@@ -2,7 +2,7 @@
 
 import functools
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +15,7 @@ from edgebuild.bundle.paths import is_segment
 from edgebuild.bundle.reader import Bundle
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cache import Cache, file_sha256
+from edgebuild.devices.unordered import without_reorders
 from edgebuild.errors import ModelError
 from edgebuild.graph.io import load_model, save_model
 from edgebuild.machine import machine_arch
@@ -34,7 +35,12 @@ _MODEL = "model/model.onnx"
 
 @contextmanager
 def open_graph(
-    path: Path, *, engine: Path, options: Mapping[str, str] | None = None, cache: Cache | None = None
+    path: Path,
+    *,
+    engine: Path,
+    options: Mapping[str, str] | None = None,
+    unordered: Collection[str] = (),
+    cache: Cache | None = None,
 ) -> Iterator[Runner]:
     """Open an ONNX file as a GraphRunner (``edgebuild.quantize.running``), optimised by the engine, on one thread.
 
@@ -42,6 +48,7 @@ def open_graph(
         path: The model; external data lies in its folder. It may change or go once this is open.
         engine: ONNX Runtime's library.
         options: Engine options on top of ``graph_optimization: all`` and ``intra_op_threads: 1``.
+        unordered: Outputs whose elements may come in any order (of the same rank), if that is cheaper.
         cache: Where to put the bundle; by default the user's cache. Nothing is left there, also after Ctrl-C.
 
     Raises:
@@ -52,7 +59,14 @@ def open_graph(
     folder = (cache or Cache.default()).staging_folder()
     try:
         model, sources = _with_data(path, folder)
-        bundle = write_scratch_bundle(model, folder, engine=engine, options=options or {}, data=sources)
+        options = dict(options or {})
+        if unordered and "graph_optimization" not in options:
+            optimised = without_reorders(model, path, unordered, folder)
+            if optimised is not None:
+                model, sources = optimised, []
+                options["graph_optimization"] = "disable"
+            del optimised
+        bundle = write_scratch_bundle(model, folder, engine=engine, options=options, data=sources)
         del model  # the runner maps the file
         with Runner(bundle.path, runtime_path=str(engine.parent), state_dir=folder / "state") as runner:
             yield runner

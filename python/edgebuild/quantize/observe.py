@@ -61,9 +61,8 @@ def observe(
         InternalError: There is no such tensor.
     """
     source = read_graph(graph, tensors)
-    wanted = set(tensors)
-    inside = [name for name in source.order if name in wanted]
     counters = {name: _Counter(name, (channels or {}).get(name), infinite) for name in dict.fromkeys(tensors)}
+    inside = [name for name in source.order if name in counters]
     done = 0
     folder = (cache or Cache.default()).staging_folder()
     try:
@@ -73,17 +72,21 @@ def observe(
                 _check_inputs(source, batch, index)
                 if groups is None:
                     split = _split(source, inside, batch, index, open_graph, folder / "sizes", memory_budget)
-                    groups = [
-                        (stack.enter_context(open_graph(write_exposed(source, names, folder / str(number)))), names)
-                        for number, names in enumerate(split)
-                    ]
+                    groups = []
+                    for number, names in enumerate(split):
+                        exposed = write_exposed(source, names, folder / str(number))
+                        unordered = [name for name in names if not counters[name].ordered]
+                        groups.append((stack.enter_context(open_graph(exposed, unordered=unordered)), names))
                 for name in source.inputs:
-                    if name in counters:
-                        counters[name].add(batch[name], index)
+                    if name in counters and not counters[name].add(batch[name], index):
+                        raise _not_finite(name, batch[name], index)
                 for runner, names in groups:
                     outputs = _run(runner, batch, index)
                     for name in names:
-                        counters[name].add(outputs[name], index)
+                        if not counters[name].add(outputs[name], index):
+                            # In the tensor's own order, for the index.
+                            with open_graph(write_exposed(source, [name], folder / "again")) as one:
+                                raise _not_finite(name, _run(one, batch, index)[name], index)
                     del outputs  # or two batches' tensors would be held at once
                 done = index + 1
                 if progress is not None:
@@ -105,16 +108,23 @@ class _Counter:
         self._histogram = _runtime.Histogram()
         self._channels = None if axis is None else _runtime.ChannelStatistics(axis)
 
-    def add(self, array: NDArray[Any], batch: int) -> None:
+    @property
+    def ordered(self) -> bool:
+        """Whether the tensor must come as it is, not in any order of its elements."""
+        return self._channels is not None
+
+    def add(self, array: NDArray[Any], batch: int) -> bool:
+        """Take one batch's tensor in. False: it holds what is refused."""
         first = self._histogram.add(array)
         if first is not None and (self._infinite == "refuse" or bool(np.isnan(array).any())):
-            raise _not_finite(self._name, array, batch)
+            return False
         if self._channels is not None:
             try:
                 self._channels.add(array)
             except SignatureError as error:
                 msg = f"batch {batch}: tensor '{self._name}': {error.message}"
                 raise CalibrationError(msg) from error
+        return True
 
     def result(self, batches: int) -> TensorStatistics:
         if not self._histogram.count:

@@ -1,6 +1,6 @@
 """How this stage runs a graph without knowing who does it: it is handed a function that opens one."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,5 +27,14 @@ class GraphRunner(Protocol):
         ...
 
 
-OpenGraph = Callable[[Path], AbstractContextManager[GraphRunner]]
-"""Opens an ONNX file, whose external data lies beside it, optimised by the engine, on one thread."""
+class OpenGraph(Protocol):
+    """Opens an ONNX file, whose external data lies beside it, optimised by the engine, on one thread."""
+
+    def __call__(self, path: Path, *, unordered: Collection[str] = ()) -> AbstractContextManager[GraphRunner]:
+        """Open.
+
+        Args:
+            path: The file.
+            unordered: Outputs whose elements may come in any order, if that is cheaper.
+        """
+        ...
