@@ -50,6 +50,7 @@ format: $(TEST_STAMP)
 	$(BIN)/clang-format -i $$(git ls-files 'cpp/*.hpp' 'cpp/*.h' 'cpp/*.cpp' 'cpp/*.c' 'examples/*.c' 'examples/*.cpp' 'benchmarks/*.c' 'benchmarks/*.cpp' 'benchmarks/*.h')
 
 bench: $(TEST_STAMP)
+	$(BIN)/python -m pip install --quiet --no-deps --constraint $(CONSTRAINTS) --requirement requirements/bench.txt
 	$(BIN)/python benchmarks/run.py
 
 wheel: $(STAMP)

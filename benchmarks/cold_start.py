@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-import models
+from nets import find
+from nets.stored import torchscript
 from workbench import (
     WORK,
     Cost,
@@ -19,7 +20,6 @@ from workbench import (
     process_cost,
     show,
     spread,
-    traced,
 )
 
 RUNS = 25
@@ -52,7 +52,7 @@ def quantised(float_onnx: Path) -> Path:
 def main() -> None:
     """At most the bare program + hashing + 5 ms; INT8 under 110 ms and 60 MiB, float under 140 ms of processor time."""
     inputs = WORK / "image.npz"
-    source = traced("mobilenet_v2", models.mobilenet_v2(), 1, 3, 224, 224)
+    source = torchscript(find("mobilenet_v2"))
     float_bundle = bundle(source, "--input", "x:float32[1,3,224,224]")
     np.savez(inputs, x=np.ones((1, 3, 224, 224), np.float32))
     int8_bundle = bundle(quantised(model_file(float_bundle)))

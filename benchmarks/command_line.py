@@ -1,12 +1,13 @@
 """The command line's own costs: --help, a rebuild with nothing changed, the size of the stripped runner."""
 
-import models
-from workbench import EDGEBUILD, WORK, alternate, bundle, process_cost, show, spread, traced
+from nets import find
+from nets.stored import torchscript
+from workbench import EDGEBUILD, WORK, alternate, bundle, process_cost, show, spread
 
 
 def main() -> None:
     """--help at most 200 ms of processor time; a rebuild at most 1 s, proofs included; edgerun at most 3 MB."""
-    path = traced("mobilenet_v2", models.mobilenet_v2(), 1, 3, 224, 224)
+    path = torchscript(find("mobilenet_v2"))
     flags = ("--input", "x:float32[1,3,224,224]")
     folder = bundle(path, *flags)
     output = WORK / "mobilenet_v2.x86-64.edge"

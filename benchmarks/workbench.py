@@ -39,8 +39,8 @@ def engine_library() -> Path:
     return fetch_engine(engine_pin("onnxruntime", "1.31.1", "x86_64"), Cache.default()).library
 
 
-def traced(name: str, model: Any, *shape: int) -> Path:
-    """``model`` traced and saved as TorchScript, once."""
+def traced(name: str, make: Callable[[], Any], *shape: int) -> Path:
+    """What ``make`` returns, traced and saved as TorchScript, once."""
     import torch
 
     WORK.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def traced(name: str, model: Any, *shape: int) -> Path:
     if not path.exists():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.save(torch.jit.trace(model, torch.ones(*shape)), str(path))
+            torch.jit.save(torch.jit.trace(make(), torch.ones(*shape)), str(path))
     return path
 
 

@@ -1,11 +1,17 @@
-"""The benchmark models, made from seeds: architectures as published, weights random."""
+"""MobileNetV2 (Sandler et al., CVPR 2018), seeded."""
+
+import functools
 
 import torch
 from torch import nn
 
+from nets import images
+from nets.net import Net
+from nets.settle import quieten, seed_convolutions, settle_batch_norms, spread_scores
+
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise, project (Sandler et al., MobileNetV2, CVPR 2018)."""
+    """Expand, depthwise, project."""
 
     def __init__(self, inside: int, outside: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -53,37 +59,21 @@ class MobileNetV2(nn.Module):
 
 
 def mobilenet_v2() -> nn.Module:
-    """MobileNetV2 with seeded weights and batch-norm statistics that a forward pass has seen."""
-    return _settle(MobileNetV2(), torch.randn(4, 3, 224, 224))
+    """MobileNetV2 with seeded weights and batch-norm statistics of seeded images."""
+    model = MobileNetV2()
+    seed_convolutions(model, 2)
+    quieten(m.body[-1] for m in model.modules() if isinstance(m, InvertedResidual) and m.residual)
+    settle_batch_norms(model, 224)
+    return spread_scores(model, model.classifier, 224)
 
 
-def tiny_mlp() -> nn.Module:
-    """A model so small that only the overhead around it shows: (1, 8) -> (1, 4)."""
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4)).eval()
-
-
-def digits_sized_cnn() -> nn.Module:
-    """The demo's size of network: (1, 1, 8, 8) -> (1, 10)."""
-    torch.manual_seed(0)
-    return nn.Sequential(
-        nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(256, 10)
-    ).eval()
-
-
-def wide_mlp(mebibytes: int) -> nn.Module:
-    """Linear layers with this many MiB of float32 weights in all: (1, 4096) -> (1, 4096)."""
-    torch.manual_seed(0)
-    return nn.Sequential(*(nn.Linear(4096, 4096, bias=False) for _ in range(mebibytes // 64))).eval()
-
-
-def _settle(model: nn.Module, x: torch.Tensor) -> nn.Module:
-    torch.manual_seed(0)
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out")
-    model.train()
-    with torch.no_grad():
-        for _ in range(2):
-            model(x)
-    return model.eval()
+NET = Net(
+    name="mobilenet_v2",
+    make=mobilenet_v2,
+    inputs={"x": "float32[1,3,224,224]"},
+    calibration=functools.partial(images.calibration, 224),
+    held_out=functools.partial(images.held_out, 224, 64),
+    decision="class",
+    mark=2.3,
+    sources=("mobilenet", "settle", "images"),
+)
