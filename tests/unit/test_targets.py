@@ -41,6 +41,7 @@ name = "onnxruntime"
 version = "1.31.1"
 opset_max = 26
 options = { intra_op_threads = "2" }
+fused_operators = ["com.microsoft.Gelu", "com.microsoft.MultiHeadAttention"]
 [accelerator]
 kind = "cuda"
 compute_capability = "8.7"
@@ -129,6 +130,25 @@ def test_every_file_cites_where_its_values_come_from() -> None:
         assert sum(line.startswith("#") for line in file.read_text().splitlines()) >= 2, file.name
 
 
+def test_fused_operators_are_those_that_the_pinned_engine_has_kernels_for() -> None:
+    import onnxruntime
+    from onnxruntime.capi import _pybind_state
+
+    kernels = {
+        f"{definition.domain or 'ai.onnx'}.{definition.op_name}"
+        for definition in _pybind_state.get_all_opkernel_def()
+        if definition.provider == "CPUExecutionProvider"
+    }
+    checked = 0
+    for file in FILES:
+        for backend in load_target(str(file)).runtime:
+            assert backend.name == "onnxruntime" or not backend.fused_operators, file.name
+            if backend.version == onnxruntime.__version__:
+                assert set(backend.fused_operators) <= kernels, file.name
+                checked += len(backend.fused_operators)
+    assert checked
+
+
 def test_a_board_of_ones_own_is_loaded_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_board(tmp_path)
     spec = load_target(str(file))
@@ -136,6 +156,8 @@ def test_a_board_of_ones_own_is_loaded_by_path(tmp_path: Path, monkeypatch: pyte
     assert spec.soc.memory_mib == 2048
     assert [b.name for b in spec.runtime] == ["tensorrt", "onnxruntime"]
     assert spec.runtime[1].options == {"intra_op_threads": "2"}
+    assert spec.runtime[0].fused_operators == ()
+    assert spec.runtime[1].fused_operators == ("com.microsoft.Gelu", "com.microsoft.MultiHeadAttention")
     assert spec.opset_max == 20
     assert spec.accelerator is not None
     assert spec.accelerator.compute_capability == "8.7"
@@ -147,7 +169,9 @@ def test_a_board_of_ones_own_is_loaded_by_path(tmp_path: Path, monkeypatch: pyte
 
 def test_optional_keys_may_be_left_out(tmp_path: Path) -> None:
     text = re.sub(
-        r"(?m)^(cores|memory_mib|aliases|portable|cpu_flags|options|reduce_range|workspace_mib|size_mib).*\n", "", BOARD
+        r"(?m)^(cores|memory_mib|aliases|portable|cpu_flags|options|fused_operators|reduce_range|workspace_mib|size_mib).*\n",
+        "",
+        BOARD,
     )
     file = tmp_path / "small.toml"
     file.write_text(text.replace("[limits]\n", ""))
@@ -209,6 +233,7 @@ def test_an_unknown_target_far_from_all_suggests_nothing() -> None:
         ("opset_max = 26", "opset_max = 3", "runtime[1].opset_max: expected an integer of at least 7, got 3", None),
         ("opset_max = 26", "opset = 26", "runtime[1].opset_max is missing", "opset"),
         ('intra_op_threads = "2"', "intra_op_threads = 2", "runtime[1].options.intra_op_threads: expected a string, got 2", None),
+        ('"com.microsoft.Gelu"', '"com.microsoft.Gely"', "runtime[1].fused_operators[0]: expected one of", "com.microsoft.Gelu"),
         ('kind = "cuda"', 'kind = "npu"', "accelerator.kind: expected one of cuda", None),
         ('supported = ["float32", "int8"]', 'supported = ["float32", "fp16", "int8"]', "precision.supported[1]: expected one of", None),
         ('supported = ["float32", "int8"]', "supported = []", "precision.supported: expected at least one of", None),

@@ -11,6 +11,7 @@ from edgebuild.machine import this_machine
 from edgebuild.targets.spec import (
     ARCHITECTURES,
     BACKENDS,
+    FUSED_OPERATORS,
     INTEGER_TYPES,
     PRECISIONS,
     Accelerator,
@@ -155,6 +156,7 @@ def _backend(table: Table) -> BackendSpec:
         version=table.string("version", pattern=_VERSION, form='a version such as "1.31.1"'),
         opset_max=table.integer("opset_max", minimum=7),
         options=table.string_map("options"),
+        fused_operators=table.strings("fused_operators", choices=FUSED_OPERATORS, default=()),
     )
     table.finish()
     return spec

@@ -12,6 +12,14 @@ ARCHITECTURES = ("x86_64", "aarch64", "armv7l", "riscv64")
 BACKENDS = ("onnxruntime", "libtorch", "tensorrt", "reference")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 INTEGER_TYPES = ("int8", "uint8", "int16", "uint16")
+FUSED_OPERATORS = (
+    "ai.onnx.SimplifiedLayerNormalization",
+    "com.microsoft.FastGelu",
+    "com.microsoft.Gelu",
+    "com.microsoft.MultiHeadAttention",
+    "com.microsoft.QuickGelu",
+)
+"""Operators outside the ONNX standard that graph passes can write, as domain and name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +73,14 @@ class BackendSpec:
         version: The pinned version of the engine.
         opset_max: Highest ONNX opset that this version loads; a ceiling, not the opset to write.
         options: Options of every variant of this backend.
+        fused_operators: Operators outside the ONNX standard for which this version has kernels, of ``FUSED_OPERATORS``.
     """
 
     name: str
     version: str
     opset_max: int
     options: Mapping[str, str] = field(default_factory=dict)
+    fused_operators: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
