@@ -15,7 +15,7 @@ are checked at both borders in every build, after every pass under ``checked_pas
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -26,15 +26,23 @@ from onnxscript.rewriter.rules.common import _basic_rules, _fuse_pad_into_conv, 
 from edgebuild.errors import InternalError, ModelError
 from edgebuild.graph.framework import Adapted, FixedPoint, GraphPass, PassReport, PassSequence
 from edgebuild.graph.invariants import GraphInterface, GraphInvariantError, check_graph
+from edgebuild.graph.passes.attention import OPERATOR as MULTI_HEAD_ATTENTION
+from edgebuild.graph.passes.attention import AttentionFusion
+from edgebuild.graph.passes.axis_names import AxisNames
 from edgebuild.graph.passes.constant_folding import ConstantFolding
 from edgebuild.graph.passes.conv_batch_norm import ConvBatchNormFolding
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.graph.passes.duplicate_initializers import DuplicateInitializers
 from edgebuild.graph.passes.identity_elimination import IdentityElimination
 from edgebuild.graph.passes.opset import OpsetAdjustment
+from edgebuild.graph.passes.reshape_targets import ReshapeTargets
+from edgebuild.graph.passes.row_projections import RowProjections
 from edgebuild.graph.passes.shape_folding import ShapeFolding
 from edgebuild.graph.passes.shape_inference import ShapeInference
+from edgebuild.graph.passes.shape_sources import ShapeSources
+from edgebuild.graph.passes.softmax_guard import SoftmaxGuardRemoval
 from edgebuild.graph.passes.strip_metadata import StripMetadata
+from edgebuild.graph.passes.transpose_sinking import TransposeSinking
 
 MINIMUM_OPSET = 18
 """Old models are raised to this: per-channel Q/DQ needs 13, torch's own exporter starts at 18."""
@@ -55,10 +63,11 @@ def optimize(
     *,
     target_opset_max: int,
     target_opset_min: int = MINIMUM_OPSET,
+    fused_operators: Collection[str] = (),
     max_folded_bytes: int = 1 << 20,
     backend_name: str = "the target's backend",
 ) -> OptimizeResult:
-    """Optimise a float model in place for any backend.
+    """Optimise a float model in place for a backend; without ``fused_operators`` the result is plain ONNX.
 
     The same model gives the same result, byte for byte once saved, and a second run changes nothing.
 
@@ -66,6 +75,7 @@ def optimize(
         model: Any ONNX model from opset 7; tensors in external files stay there unless a rewrite needs their values.
         target_opset_max: Highest opset that the backend has.
         target_opset_min: Models below are raised to it where ONNX's converter can.
+        fused_operators: Operators outside the ONNX standard that the backend has, e.g. "com.microsoft.MultiHeadAttention".
         max_folded_bytes: Largest result of constant folding that may grow the model.
         backend_name: Whose limit ``target_opset_max`` is, for the error.
 
@@ -77,9 +87,11 @@ def optimize(
     _repair(model)
     first = _prepare(backend_name, target_opset_min, target_opset_max)(model)
     with _overridable_initializers_hidden(model):
-        second = _improve(max_folded_bytes)(model)
+        second = FixedPoint("improve", _improvements(max_folded_bytes), limit=_ROUNDS)(model)
+        fusions = [*_fusions(frozenset(fused_operators)), *_improvements(max_folded_bytes)]
+        third = FixedPoint("fuse", fusions, limit=_ROUNDS)(model)
     last = _finish()(model)
-    report = PassReport(records=first.records + second.records + last.records)
+    report = PassReport(records=first.records + second.records + third.records + last.records)
     try:
         check_graph(model)
     except GraphInvariantError as error:
@@ -151,23 +163,30 @@ def _prepare(backend_name: str, minimum: int, maximum: int) -> GraphPass:
     )
 
 
-def _improve(max_folded_bytes: int) -> GraphPass:
-    return FixedPoint(
-        "improve",
-        [
-            ShapeInference(),
-            ShapeFolding(),
-            ConstantFolding(max_output_bytes=max_folded_bytes),
-            Adapted("onnxscript-rules", RewritePass(_onnxscript_rules())),
-            StripMetadata(),  # onnxscript's rules leave notes in the nodes
-            IdentityElimination(),
-            ConvBatchNormFolding(),
-            DuplicateInitializers(),
-            Adapted("common-subexpressions", common.CommonSubexpressionEliminationPass()),
-            DeadCodeElimination(),
-        ],
-        limit=_ROUNDS,
-    )
+def _improvements(max_folded_bytes: int) -> list[GraphPass]:
+    return [
+        ShapeInference(),
+        AxisNames(),
+        ShapeFolding(),
+        ShapeSources(),
+        ConstantFolding(max_output_bytes=max_folded_bytes),
+        Adapted("onnxscript-rules", RewritePass(_onnxscript_rules())),
+        StripMetadata(),  # onnxscript's rules leave notes in the nodes
+        ReshapeTargets(),
+        IdentityElimination(),
+        ConvBatchNormFolding(),
+        DuplicateInitializers(),
+        Adapted("common-subexpressions", common.CommonSubexpressionEliminationPass()),
+        DeadCodeElimination(),
+    ]
+
+
+def _fusions(legal: frozenset[str]) -> list[GraphPass]:
+    """Fusions, those of standard operators always, others where the backend has the operator."""
+    passes: list[GraphPass] = [RowProjections(), TransposeSinking(), SoftmaxGuardRemoval()]
+    if MULTI_HEAD_ATTENTION in legal:
+        passes.append(AttentionFusion())
+    return passes
 
 
 def _onnxscript_rules() -> list[object]:

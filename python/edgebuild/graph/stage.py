@@ -8,7 +8,7 @@ from pathlib import Path
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.targets import BackendSpec
 
-_STAGE = "2"
+_STAGE = "3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ def optimize_export(onnx: Path, spec: BackendSpec, cache: Cache) -> tuple[Optimi
     """
     weights = onnx.with_name(onnx.name + ".data")
     key = content_key(
-        ["graph", _STAGE, spec.name, spec.version, spec.opset_max],
+        ["graph", _STAGE, spec.name, spec.version, spec.opset_max, sorted(spec.fused_operators)],
         file_sha256(onnx),
         file_sha256(weights) if weights.exists() else None,
         stage_versions(),
@@ -76,7 +76,12 @@ def _optimize(onnx: Path, spec: BackendSpec, folder: Path) -> None:
     from edgebuild.graph.io import load_model, save_model
     from edgebuild.graph.optimize import optimize
 
-    result = optimize(load_model(onnx), target_opset_max=spec.opset_max, backend_name=f"{spec.name} {spec.version}")
+    result = optimize(
+        load_model(onnx),
+        target_opset_max=spec.opset_max,
+        fused_operators=spec.fused_operators,
+        backend_name=f"{spec.name} {spec.version}",
+    )
     # Weights in a file of their own are mapped and streamed; in the message they are held several times over.
     threshold = INLINE_BELOW if weight_bytes(result.model) >= EXTERNAL_FROM_BYTES else EXTERNAL_FROM_BYTES
     save_model(result.model, folder / "graph.onnx", external_threshold=threshold)
