@@ -39,7 +39,7 @@ def torchscript(net: Net) -> Path:
             warnings.simplefilter("ignore")
             torch.jit.save(torch.jit.trace(module, example), str(partial))
 
-    return _once(folder(net) / f"{net.name}.pt", make)
+    return once(folder(net) / f"{net.name}.pt", make)
 
 
 def calibration_folder(net: Net, count: int) -> Path:
@@ -50,7 +50,7 @@ def calibration_folder(net: Net, count: int) -> Path:
         for index, feed in enumerate(net.calibration(count)):
             np.savez(partial / f"{index:04}.npz", **feed)
 
-    return _once(folder(net) / f"calibration-{count}", make)
+    return once(folder(net) / f"calibration-{count}", make)
 
 
 def float_onnx(net: Net) -> Path:
@@ -70,7 +70,7 @@ def float_onnx(net: Net) -> Path:
                 raise RuntimeError(msg)
             shutil.copyfile(exported.onnx, partial)
 
-    return _once(folder(net) / f"{net.name}.onnx", make)
+    return once(folder(net) / f"{net.name}.onnx", make)
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def scratch(path: Path) -> Iterator[Path]:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _once(path: Path, make: Callable[[Path], None]) -> Path:
+def once(path: Path, make: Callable[[Path], None]) -> Path:
     """``path``, made under another name and moved, so that a broken attempt leaves nothing that looks whole."""
     if not path.exists():
         partial = path.with_name(f"partial-{path.name}")

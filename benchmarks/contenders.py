@@ -1,0 +1,135 @@
+"""The sides of the quantisation figures: one float model, quantised by ONNX Runtime's own tools, by edgebuild, and by hand."""
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nets.net import Feed, Net
+from nets.stored import calibration_folder, float_onnx, folder, once, scratch, torchscript
+from workbench import EDGEBUILD
+
+CALIBRATION_COUNT = 32
+
+# Stages of a build that are no part of quantising; the rest of its time is.
+_OTHER_STAGES = frozenset({"export", "optimise", "runner", "pack", "prove", "write"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One side.
+
+    Args:
+        name: In the table.
+        path: An .onnx or .ort file, or a bundle; None: there is none.
+        quantise_s: Wall time of quantising, without the export.
+        note: What is to be said about it, e.g. why there is none.
+    """
+
+    name: str
+    path: Path | None
+    quantise_s: float | None = None
+    note: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model that is loaded."""
+        assert self.path is not None
+        if self.path.suffix == ".edge":
+            return _bundled_model_size(self.path)
+        data = self.path.with_name(self.path.name + ".data")
+        return self.path.stat().st_size + (data.stat().st_size if data.exists() else 0)
+
+
+def contenders(net: Net, by_hand: Sequence[Contender] = ()) -> list[Contender]:
+    """All sides; the first is the float model under ONNX Runtime, the second its static quantisation."""
+    model = float_onnx(net)
+    return [
+        Contender(name="ORT float", path=model),
+        _made(net, "ORT static", lambda path: _static(net, model, path)),
+        _made(net, "ORT dynamic", lambda path: _dynamic(model, path)),
+        *(Contender(name=name, path=path, quantise_s=seconds) for name, path, seconds in ours(net)),
+        *by_hand,
+    ]
+
+
+def ours(net: Net) -> list[tuple[str, Path, float | None]]:
+    """Name, bundle and seconds of what edgebuild makes of the same model and data; nothing if it can't quantise yet."""
+    if (
+        "--int8"
+        not in subprocess.run([EDGEBUILD, "build", "--help"], check=True, capture_output=True, text=True).stdout
+    ):
+        return []
+    bundle = folder(net) / f"{net.name}.edge"
+    command = [str(EDGEBUILD), "--target", "x86-64", str(torchscript(net)), "-o", str(bundle), "--int8"]
+    command += ["--calib", str(calibration_folder(net, CALIBRATION_COUNT))]
+    for name, text in net.inputs.items():
+        command += ["--input", f"{name}:{text}"]
+    done = subprocess.run([*command, "--json"], check=False, capture_output=True, text=True, env=os.environ)
+    if done.returncode != 0:
+        print(f"edgebuild on {net.name}: {done.stderr.strip()[-500:]}")
+        return []
+    stages = json.loads(done.stdout)["seconds"]
+    return [("edgebuild", bundle, sum(s for stage, s in stages.items() if stage not in _OTHER_STAGES))]
+
+
+def _made(net: Net, name: str, quantise: Callable[[Path], None]) -> Contender:
+    """A side that is made once; its time is kept beside it."""
+    path = folder(net) / f"{name.replace(' ', '-').lower()}-{CALIBRATION_COUNT}.onnx"
+    record = path.with_suffix(".json")
+
+    def make(partial: Path) -> None:
+        start = time.perf_counter()
+        quantise(partial)
+        record.write_text(json.dumps(time.perf_counter() - start), encoding="utf-8")
+
+    try:
+        once(path, make)
+    except Exception as error:  # what a peer's tool raises is a result
+        return Contender(name=name, path=None, note=f"{type(error).__name__}: {str(error).splitlines()[0][:80]}")
+    return Contender(name=name, path=path, quantise_s=json.loads(record.read_text(encoding="utf-8")))
+
+
+def _prepared(model: Path, path: Path) -> Path:
+    """``model`` pre-processed as ONNX Runtime's documentation asks for before its quantisers."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    try:
+        quant_pre_process(str(model), str(path))
+    except Exception:  # its symbolic shape inference does not know all operators
+        quant_pre_process(str(model), str(path), skip_symbolic_shape=True)
+    return path
+
+
+def _static(net: Net, model: Path, path: Path) -> None:
+    """quantize_static with its defaults but per channel: min-max, S8S8, Q/DQ."""
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left: list[Feed] = list(reversed(net.calibration(CALIBRATION_COUNT)))
+
+        def get_next(self) -> Feed | None:
+            return self.left.pop() if self.left else None
+
+    with scratch(path.with_suffix(".scratch")) as work:
+        quantize_static(str(_prepared(model, work / "prepared.onnx")), str(path), Reader(), per_channel=True)
+
+
+def _dynamic(model: Path, path: Path) -> None:
+    """quantize_dynamic with its defaults but per channel."""
+    from onnxruntime.quantization import quantize_dynamic
+
+    with scratch(path.with_suffix(".scratch")) as work:
+        quantize_dynamic(str(_prepared(model, work / "prepared.onnx")), str(path), per_channel=True)
+
+
+def _bundled_model_size(bundle: Path) -> int:
+    from edgebuild.bundle.reader import Bundle
+
+    opened = Bundle.open(bundle)
+    names = {opened.manifest.variants[0].model, *opened.manifest.variants[0].data}
+    return sum(entry.size for entry in opened.manifest.files if entry.path in names)
