@@ -176,7 +176,7 @@ class Observations:
             UsageError: The file can't be read, or is none of ours.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return cls._from_arrays({name: arrays[name] for name in arrays.files})
         except OSError as error:
             msg = f"{path}: can't be read: {error.strerror or error}"
