@@ -140,8 +140,11 @@ def _check_inputs(source: SourceGraph, batch: Batch, index: int) -> None:
         raise CalibrationError(msg)
     for name, array in batch.items():
         # A sum is finite only if every element is, and costs a fraction of looking at each; one that overflows is looked at.
-        if array.dtype.kind == "f" and not np.isfinite(array.sum()) and not np.isfinite(array).all():
-            raise _not_finite(name, array, index)
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspect = not np.isfinite(array.sum())
+            if suspect and not np.isfinite(array).all():
+                raise _not_finite(name, array, index)
 
 
 def _not_finite(name: str, array: NDArray[Any], batch: int) -> CalibrationError:
