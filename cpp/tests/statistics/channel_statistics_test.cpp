@@ -20,7 +20,7 @@ std::size_t elements(const Shape& shape) {
   return count;
 }
 
-std::vector<float> random_values(std::uint32_t seed, std::size_t count) {
+std::vector<float> normal_values(std::uint32_t seed, std::size_t count) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0.5f, 2);
   std::vector<float> values(count);
@@ -80,7 +80,7 @@ TEST_CASE("channels have the moments of the definition, for every rank and axis"
       ChannelStatistics from_back(static_cast<std::int64_t>(axis) - static_cast<std::int64_t>(shape.size()));
       Reference reference;
       for (int batch = 0; batch < 3; ++batch) {
-        const std::vector<float> values = random_values(++seed, elements(shape));
+        const std::vector<float> values = normal_values(++seed, elements(shape));
         REQUIRE(from_front.add(EB_FLOAT32, values.data(), shape).ok());
         REQUIRE(from_back.add(EB_FLOAT32, values.data(), shape).ok());
         take(reference, values, shape, axis);
@@ -95,7 +95,7 @@ TEST_CASE("batches may differ in all sizes but the channels', and nothing may be
   ChannelStatistics statistics(1);
   Reference reference;
   for (const Shape& shape : {Shape{2, 3, 10}, Shape{1, 3, 4, 5}, Shape{0, 3, 8}, Shape{5, 3}, Shape{2, 3, 0}}) {
-    const std::vector<float> values = random_values(20, elements(shape));
+    const std::vector<float> values = normal_values(20, elements(shape));
     REQUIRE(statistics.add(EB_FLOAT32, values.data(), shape).ok());
     take(reference, values, shape, 1);
   }
@@ -117,7 +117,7 @@ TEST_CASE("a small spread around a large mean keeps its digits") {
 
 TEST_CASE("merging is adding") {
   const Shape shape = {2, 5, 6};
-  const std::vector<float> a = random_values(30, 60), b = random_values(31, 60);
+  const std::vector<float> a = normal_values(30, 60), b = normal_values(31, 60);
   ChannelStatistics first(1), second(1), empty(1);
   Reference reference;
   REQUIRE(first.add(EB_FLOAT32, a.data(), shape).ok());

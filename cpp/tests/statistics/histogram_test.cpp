@@ -16,7 +16,7 @@
 namespace edgebuild::statistics {
 namespace {
 
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 Histogram made() {
@@ -48,7 +48,7 @@ std::map<std::uint16_t, std::uint64_t> bins_of(const Histogram& histogram) {
   return bins;
 }
 
-std::vector<float> random_values(std::uint32_t seed, std::size_t count) {
+std::vector<float> mixed_values(std::uint32_t seed, std::size_t count) {
   std::mt19937 random(seed);
   std::vector<float> values(count);
   for (float& value : values) {
@@ -70,7 +70,7 @@ std::vector<float> random_values(std::uint32_t seed, std::size_t count) {
   return values;
 }
 
-void check_equal(const Histogram& a, const Histogram& b) {
+void check_same(const Histogram& a, const Histogram& b) {
   CHECK(a.count() == b.count());
   CHECK(a.not_finite() == b.not_finite());
   CHECK(a.low() == b.low());
@@ -79,7 +79,7 @@ void check_equal(const Histogram& a, const Histogram& b) {
 }
 
 TEST_CASE("bins, extremes and counts are those of the definition, at every length and alignment") {
-  const std::vector<float> values = random_values(1, 5000);
+  const std::vector<float> values = mixed_values(1, 5000);
   for (const std::size_t count :
        std::initializer_list<std::size_t>{0, 1, 2, 3, 4, 5, 15, 16, 17, 31, 33, 63, 1023, 1024, 1025, 2048, 4999}) {
     for (const std::size_t begin : std::initializer_list<std::size_t>{0, 1}) {
@@ -91,8 +91,8 @@ TEST_CASE("bins, extremes and counts are those of the definition, at every lengt
       CHECK(histogram.count() == count);
       CHECK(histogram.not_finite() == 0);
       CHECK(bins_of(histogram) == counted(part));
-      CHECK(histogram.low() == (count == 0 ? kInfinity : *std::min_element(part.begin(), part.end())));
-      CHECK(histogram.high() == (count == 0 ? -kInfinity : *std::max_element(part.begin(), part.end())));
+      CHECK(histogram.low() == (count == 0 ? kInfinite : *std::min_element(part.begin(), part.end())));
+      CHECK(histogram.high() == (count == 0 ? -kInfinite : *std::max_element(part.begin(), part.end())));
     }
   }
 }
@@ -109,7 +109,7 @@ TEST_CASE("an extreme is found wherever it stands") {
 
 TEST_CASE("bins come in ascending order of their values") {
   const Histogram histogram = of({1, -1, 0, -0.0f, 2, -2, 1e-40f, -1e30f, 1e30f});
-  float previous = -kInfinity;
+  float previous = -kInfinite;
   for (const Histogram::Bin& bin : histogram.bins()) {
     const float value = std::bit_cast<float>(static_cast<std::uint32_t>(bin.key) << 16);
     CHECK(value >= previous);
@@ -119,11 +119,11 @@ TEST_CASE("bins come in ascending order of their values") {
 }
 
 TEST_CASE("neither the order nor the split into batches matters") {
-  const std::vector<float> values = random_values(2, 3001);
+  const std::vector<float> values = mixed_values(2, 3001);
   const Histogram whole = of(values);
   std::vector<float> shuffled = values;
   std::shuffle(shuffled.begin(), shuffled.end(), std::mt19937(3));
-  check_equal(of(shuffled), whole);
+  check_same(of(shuffled), whole);
   Histogram parts = made();
   std::size_t at = 0;
   for (std::size_t size = 1; at < values.size(); size = size * 2 + 1) {
@@ -131,33 +131,33 @@ TEST_CASE("neither the order nor the split into batches matters") {
     REQUIRE(parts.add(EB_FLOAT32, values.data() + at, part).ok());
     at += part;
   }
-  check_equal(parts, whole);
+  check_same(parts, whole);
 }
 
 TEST_CASE("merging is adding, also when repeated and with an empty one") {
-  const std::vector<float> a = random_values(4, 1500), b = random_values(5, 700);
+  const std::vector<float> a = mixed_values(4, 1500), b = mixed_values(5, 700);
   std::vector<float> both = a;
   both.insert(both.end(), b.begin(), b.end());
   Histogram merged = of(a);
   REQUIRE(merged.merge(of(b)).ok());
-  check_equal(merged, of(both));
+  check_same(merged, of(both));
   REQUIRE(merged.merge(made()).ok());
-  check_equal(merged, of(both));
+  check_same(merged, of(both));
   REQUIRE(merged.merge(of(a)).ok());  // what was merged is kept apart from what is counted
   REQUIRE(merged.add(EB_FLOAT32, b.data(), b.size()).ok());
   both.insert(both.end(), a.begin(), a.end());
   both.insert(both.end(), b.begin(), b.end());
-  check_equal(merged, of(both));
+  check_same(merged, of(both));
   Histogram empty = made();
   REQUIRE(empty.merge(of(a)).ok());
-  check_equal(empty, of(a));
+  check_same(empty, of(a));
 }
 
 TEST_CASE("NaN and infinities are counted apart, the first one's index is told, and extremes ignore them") {
-  for (const float wrong : {kNan, -kNan, kInfinity, -kInfinity}) {
+  for (const float wrong : {kNan, -kNan, kInfinite, -kInfinite}) {
     for (const std::size_t place : std::initializer_list<std::size_t>{0, 5, 16, 1024, 2999}) {
       CAPTURE(place);
-      std::vector<float> values = random_values(6, 3000);
+      std::vector<float> values = mixed_values(6, 3000);
       const float last = values[2999];
       values[2999] = wrong;
       values[place] = wrong;
@@ -174,10 +174,10 @@ TEST_CASE("NaN and infinities are counted apart, the first one's index is told, 
       CHECK(!first);
     }
   }
-  Histogram all = of({kNan, kInfinity});
+  Histogram all = of({kNan, kInfinite});
   CHECK(all.count() == 0);
   CHECK(all.bins().empty());
-  CHECK(all.low() == kInfinity);
+  CHECK(all.low() == kInfinite);
 }
 
 template <typename T>
@@ -186,7 +186,7 @@ void check_converted(DType dtype, const std::vector<T>& values, const std::vecto
   Histogram histogram = made();
   std::optional<std::size_t> first;
   REQUIRE(histogram.add(dtype, values.data(), values.size(), &first).ok());
-  check_equal(histogram, of(expected));
+  check_same(histogram, of(expected));
 }
 
 template <typename T>
@@ -217,7 +217,7 @@ TEST_CASE("every float16 and every bfloat16 has the value of its definition") {
   for (std::uint32_t pattern = 0; pattern < 65536; ++pattern) {
     patterns[pattern] = static_cast<std::uint16_t>(pattern);
     const int exponent = static_cast<int>(pattern >> 10 & 31), mantissa = static_cast<int>(pattern & 1023);
-    const double magnitude = exponent == 31  ? (mantissa == 0 ? double{kInfinity} : double{kNan})
+    const double magnitude = exponent == 31  ? (mantissa == 0 ? double{kInfinite} : double{kNan})
                              : exponent == 0 ? std::ldexp(mantissa, -24)
                                              : std::ldexp(1024 + mantissa, exponent - 25);
     halves[pattern] = static_cast<float>((pattern & 0x8000) != 0 ? -magnitude : magnitude);
@@ -229,7 +229,7 @@ TEST_CASE("every float16 and every bfloat16 has the value of its definition") {
 
 TEST_CASE("doubles beyond float32 count as infinite") {
   check_converted<double>(EB_FLOAT64, {1.0 / 3, -1e300, 1e300, 1e-300, 3e38},
-                          {1.0f / 3, -kInfinity, kInfinity, 0, 3e38f});
+                          {1.0f / 3, -kInfinite, kInfinite, 0, 3e38f});
 }
 
 TEST_CASE("types without statistics are refused, naming what is expected") {
@@ -244,7 +244,7 @@ TEST_CASE("types without statistics are refused, naming what is expected") {
 }
 
 TEST_CASE("threads with histograms of their own, merged, give what one gives") {
-  const std::vector<float> values = random_values(8, 40000);
+  const std::vector<float> values = mixed_values(8, 40000);
   std::vector<Histogram> parts;
   for (int i = 0; i < 4; ++i) parts.push_back(made());
   std::vector<std::thread> threads;
@@ -253,7 +253,7 @@ TEST_CASE("threads with histograms of their own, merged, give what one gives") {
   }
   for (std::thread& thread : threads) thread.join();
   for (std::size_t i = 1; i < 4; ++i) REQUIRE(parts[0].merge(parts[i]).ok());
-  check_equal(parts[0], of(values));
+  check_same(parts[0], of(values));
 }
 
 }  // namespace
