@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <mutex>
+#include <span>
+#include <vector>
 
 #include "dtypes.hpp"
 #include "errors.hpp"
@@ -10,6 +12,7 @@
 #include "statistics/channel_statistics.hpp"
 #include "statistics/elements.hpp"
 #include "statistics/histogram.hpp"
+#include "statistics/quantization_error.hpp"
 
 namespace py = pybind11;
 
@@ -177,11 +180,35 @@ void register_channels(py::module_& module) {
       });
 }
 
+using Reals = py::array_t<double, py::array::c_style | py::array::forcecast>;
+
+std::span<const double> view(const Reals& array) { return {array.data(), static_cast<std::size_t>(array.size())}; }
+
+Reals quantization_errors(const Reals& lower, const Reals& upper, const Reals& counts, const Reals& lows,
+                          const Reals& highs, std::int64_t levels, bool symmetric) {
+  if (lower.size() != counts.size() || upper.size() != counts.size() || lows.size() != highs.size() || levels < 2) {
+    raise(
+        Status(Code::kInvalidArgument, "quantization_errors: expected bins and ranges of one size each, and 2 levels"));
+  }
+  std::vector<double> errors;
+  {
+    const py::gil_scoped_release unlocked;
+    std::vector<statistics::Quantizer> quantizers;
+    for (std::size_t i = 0; i < view(lows).size(); ++i) {
+      quantizers.emplace_back(view(lows)[i], view(highs)[i], levels, symmetric);
+    }
+    errors = statistics::squared_errors({view(lower), view(upper), view(counts)}, quantizers);
+  }
+  return Reals(static_cast<py::ssize_t>(errors.size()), errors.data());
+}
+
 }  // namespace
 
 void register_statistics(py::module_& module) {
   register_histogram(module);
   register_channels(module);
+  module.def("quantization_errors", &quantization_errors, py::arg("lower"), py::arg("upper"), py::arg("counts"),
+             py::arg("lows"), py::arg("highs"), py::arg("levels"), py::arg("symmetric"));
 }
 
 }  // namespace edgebuild::python

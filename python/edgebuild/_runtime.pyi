@@ -72,3 +72,13 @@ class ChannelStatistics:
     def mean(self) -> NDArray[np.float64]: ...
     @property
     def mean_square(self) -> NDArray[np.float64]: ...
+
+def quantization_errors(
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    counts: NDArray[np.float64],
+    lows: NDArray[np.float64],
+    highs: NDArray[np.float64],
+    levels: int,
+    symmetric: bool,
+) -> NDArray[np.float64]: ...

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebuild import _runtime
 from edgebuild.errors import InternalError
 from edgebuild.quantize.statistics import TensorStatistics
 
@@ -261,23 +262,4 @@ def _squared_errors(statistics: TensorStatistics, lows: Array, highs: Array, lev
     """
     lower, upper = statistics.edges()
     counts = statistics.counts.astype(np.float64)
-    step = ((highs - lows) / (levels - 1))[:, None]
-    zero = np.full_like(step, levels // 2) if symmetric else np.clip(np.round(-lows[:, None] / step), 0, levels - 1)
-    first, last = -zero * step, (levels - 1 - zero) * step
-
-    def antiderivative(x: Array) -> Array:
-        # Of (x - nearest grid point)^2 within the grid, of (x - its end)^2 beyond; 0 at x = 0.
-        inside = np.clip(x, first, last)
-        whole = np.round(inside / step)
-        beyond = x - inside
-        return np.asarray(whole * step**3 / 12 + (inside - whole * step) ** 3 / 3 + beyond**3 / 3, np.float64)
-
-    def at(x: Array) -> Array:
-        return np.asarray((x - np.clip(np.round(x / step), -zero, levels - 1 - zero) * step) ** 2, np.float64)
-
-    width = upper - lower
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        mean = (antiderivative(upper) - antiderivative(lower)) / width
-    # The difference of two large numbers says nothing where the bin is far narrower than the step.
-    narrow = width < 1e-3 * step
-    return np.asarray((np.where(narrow, at((lower + upper) / 2), mean) * counts).sum(axis=1), np.float64)
+    return _runtime.quantization_errors(lower, upper, counts, lows, highs, levels, symmetric)
