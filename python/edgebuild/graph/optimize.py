@@ -29,11 +29,15 @@ from edgebuild.graph.invariants import GraphInterface, GraphInvariantError, chec
 from edgebuild.graph.passes.attention import OPERATOR as MULTI_HEAD_ATTENTION
 from edgebuild.graph.passes.attention import AttentionFusion
 from edgebuild.graph.passes.axis_names import AxisNames
+from edgebuild.graph.passes.bias_folding import BiasFolding
 from edgebuild.graph.passes.constant_folding import ConstantFolding
 from edgebuild.graph.passes.conv_batch_norm import ConvBatchNormFolding
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.graph.passes.duplicate_initializers import DuplicateInitializers
+from edgebuild.graph.passes.gelu import GeluFusion
+from edgebuild.graph.passes.hard_swish import HardSwishFusion
 from edgebuild.graph.passes.identity_elimination import IdentityElimination
+from edgebuild.graph.passes.layer_norm import SIMPLIFIED, LayerNormFusion, RmsNormFusion
 from edgebuild.graph.passes.opset import OpsetAdjustment
 from edgebuild.graph.passes.reshape_targets import ReshapeTargets
 from edgebuild.graph.passes.row_projections import RowProjections
@@ -183,7 +187,16 @@ def _improvements(max_folded_bytes: int) -> list[GraphPass]:
 
 def _fusions(legal: frozenset[str]) -> list[GraphPass]:
     """Fusions, those of standard operators always, others where the backend has the operator."""
-    passes: list[GraphPass] = [RowProjections(), TransposeSinking(), SoftmaxGuardRemoval()]
+    passes: list[GraphPass] = [
+        BiasFolding(),
+        LayerNormFusion(),
+        RmsNormFusion(simplified=SIMPLIFIED in legal),
+        GeluFusion(legal),
+        HardSwishFusion(),
+        RowProjections(),
+        TransposeSinking(),
+        SoftmaxGuardRemoval(),
+    ]
     if MULTI_HEAD_ATTENTION in legal:
         passes.append(AttentionFusion())
     return passes

@@ -95,6 +95,27 @@ def bypass(old: ir.Value, new: ir.Value) -> bool:
     return True
 
 
+def supersede(old: ir.Value, new: ir.Value) -> None:
+    """Make every reader of ``old`` read ``new``, and take out what is then read by nobody.
+
+    Raises:
+        RuntimeError: It is not possible; see ``bypass``.
+    """
+    if not bypass(old, new):
+        msg = f"'{new.name}' can't take the place of '{old.name}'"
+        raise RuntimeError(msg)
+    todo = [old.producer()]
+    while todo:
+        node = todo.pop()
+        if node is None or node.graph is None:
+            continue
+        if any(output.uses() or output.is_graph_output() for output in node.outputs):
+            continue
+        makers = [value.producer() for value in node.inputs if value is not None]
+        node.graph.remove(node, safe=True)
+        todo.extend(makers)
+
+
 def remove_node(node: ir.Node) -> None:
     """Take a node whose outputs nobody reads out of its graph."""
     graph = node.graph

@@ -17,7 +17,6 @@ FUSED_OPERATORS = (
     "com.microsoft.FastGelu",
     "com.microsoft.Gelu",
     "com.microsoft.MultiHeadAttention",
-    "com.microsoft.QuickGelu",
 )
 """Operators outside the ONNX standard that graph passes can write, as domain and name."""
 

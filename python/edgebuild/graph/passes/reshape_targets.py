@@ -14,7 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgebuild.graph.framework import GraphPass
-from edgebuild.graph.symbolic import Size, constant_target, reshaped_sizes, sizes_of
+from edgebuild.graph.symbolic import Size, constant_target, integers, reshaped_sizes, sizes_of
 from edgebuild.graph.values import (
     add_initializer,
     bypass,
@@ -38,6 +38,11 @@ class ReshapeTargets(GraphPass):
     def rewrite(self, model: ir.Model) -> int:
         changed = 0
         for node in list(model.graph.all_nodes()):
+            if is_op(node, "Expand") and node.inputs[0] is not None and _expands_nothing(node):
+                if bypass(node.outputs[0], node.inputs[0]):
+                    remove_node(node)
+                    changed += 1
+                continue
             if not is_op(node, "Reshape") or len(node.inputs) != 2 or node.inputs[0] is None:
                 continue
             sizes = reshaped_sizes(node)
@@ -50,6 +55,11 @@ class ReshapeTargets(GraphPass):
                     continue
                 changed += _fix(model.graph, node, sizes)
         return changed
+
+
+def _expands_nothing(node: ir.Node) -> bool:
+    before, target = sizes_of(node.inputs[0]), integers(input_at(node, 1))
+    return before is not None and before == target
 
 
 def _refine(value: ir.Value, sizes: list[Size]) -> int:

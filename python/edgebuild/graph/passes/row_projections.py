@@ -16,7 +16,7 @@ from edgebuild.graph.arrange import Writer, linear_of
 from edgebuild.graph.framework import GraphPass
 from edgebuild.graph.softmax import only_reader
 from edgebuild.graph.symbolic import product, sizes_of
-from edgebuild.graph.values import bypass, is_op, remove_node
+from edgebuild.graph.values import is_op, supersede
 
 
 class RowProjections(GraphPass):
@@ -57,9 +57,5 @@ def _unflatten(main: ir.Graph, gemm: ir.Node) -> int:
     value = writer.node("MatMul", [x, weight], like=x, sizes=result)
     if linear.bias is not None:
         value = writer.node("Add", [value, writer.constant(f"{name}.bias", linear.bias, dtype)], like=x, sizes=result)
-    if not bypass(out, value):
-        msg = f"'{out.name}' can't be replaced"
-        raise RuntimeError(msg)
-    for node in (last, gemm, first):
-        remove_node(node)
+    supersede(out, value)
     return 1

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from edgebuild.graph.framework import GraphPass
 from edgebuild.graph.symbolic import integers, sizes_of
-from edgebuild.graph.values import add_initializer, bypass, is_op, opset_of, remove_node
+from edgebuild.graph.values import add_initializer, is_op, opset_of, supersede
 
 
 class ShapeSources(GraphPass):
@@ -62,10 +62,7 @@ def _redirect(main: ir.Graph, node: ir.Node, places: dict[str, tuple[ir.Value, i
         squeeze.outputs[0].type, squeeze.outputs[0].shape = ir.TensorType(ir.DataType.INT64), ir.Shape([])
         nodes.append(squeeze)
     node.graph.insert_before(node, nodes)
-    if not bypass(output, nodes[-1].outputs[0]):
-        msg = f"'{output.name}' can't be replaced"
-        raise RuntimeError(msg)
-    remove_node(node)
+    supersede(output, nodes[-1].outputs[0])
     return 1
 
 

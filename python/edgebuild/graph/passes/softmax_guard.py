@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from edgebuild.graph.framework import GraphPass
 from edgebuild.graph.softmax import along_last_axis, guard_of, row_stays_finite
-from edgebuild.graph.values import bypass, is_op, opset_of, remove_node
+from edgebuild.graph.values import is_op, opset_of, supersede
 
 
 class SoftmaxGuardRemoval(GraphPass):
@@ -39,8 +39,6 @@ class SoftmaxGuardRemoval(GraphPass):
             remaining = guard.where.outputs[0]
             if remaining.is_graph_output():
                 continue
-            if bypass(remaining, node.outputs[0]):
-                remove_node(guard.where)
-                remove_node(guard.is_nan)
-                removed += 1
+            supersede(remaining, node.outputs[0])
+            removed += 1
         return removed

@@ -15,7 +15,7 @@ from edgebuild.graph.arrange import Writer
 from edgebuild.graph.framework import GraphPass
 from edgebuild.graph.softmax import only_reader
 from edgebuild.graph.symbolic import ONE, constant_target, sizes_of
-from edgebuild.graph.values import bypass, constant_array, is_op, remove_node, unique_name
+from edgebuild.graph.values import constant_array, is_op, remove_node, supersede, unique_name
 
 
 class TransposeSinking(GraphPass):
@@ -57,10 +57,7 @@ def _reshape(main: ir.Graph, transpose: ir.Node) -> bool:
     writer, out = Writer(main, transpose), transpose.outputs[0]
     numbers = writer.integers(f"{out.name}.target", target)
     shape = [sizes[axis] for axis in perm]
-    if not bypass(out, writer.node("Reshape", [transpose.inputs[0], numbers], like=out, sizes=shape)):
-        msg = f"'{out.name}' can't be replaced"
-        raise RuntimeError(msg)
-    remove_node(transpose)
+    supersede(out, writer.node("Reshape", [transpose.inputs[0], numbers], like=out, sizes=shape))
     return True
 
 
