@@ -7,7 +7,7 @@ from torch import nn
 
 from nets import images
 from nets.net import Net
-from nets.settle import quieten, seed_convolutions, settle_batch_norms, spread_scores
+from nets.settle import quieten, read_differences, seed_convolutions, settle_batch_norms
 
 
 def convolution(inside: int, outside: int, kernel: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
@@ -94,7 +94,7 @@ def efficientnet_b0() -> nn.Module:
             if isinstance(module, SqueezeExcite):  # else the gates of a whole image open or close together
                 module.expand.weight.mul_(0.3)
     settle_batch_norms(model, 224)
-    return spread_scores(model, model.classifier, 224)
+    return read_differences(model, model.classifier, 224)
 
 
 NET = Net(

@@ -7,7 +7,7 @@ from torch import nn
 
 from nets import images
 from nets.net import Net
-from nets.settle import quieten, seed_convolutions, settle_batch_norms, spread_scores
+from nets.settle import quieten, read_differences, seed_convolutions, settle_batch_norms
 
 
 class InvertedResidual(nn.Module):
@@ -64,7 +64,7 @@ def mobilenet_v2() -> nn.Module:
     seed_convolutions(model, 2)
     quieten(m.body[-1] for m in model.modules() if isinstance(m, InvertedResidual) and m.residual)
     settle_batch_norms(model, 224)
-    return spread_scores(model, model.classifier, 224)
+    return read_differences(model, model.classifier, 224)
 
 
 NET = Net(

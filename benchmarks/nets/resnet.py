@@ -7,7 +7,7 @@ from torch import nn
 
 from nets import images
 from nets.net import Net
-from nets.settle import quieten, seed_convolutions, settle_batch_norms, spread_scores
+from nets.settle import quieten, read_differences, seed_convolutions, settle_batch_norms
 
 
 class Bottleneck(nn.Module):
@@ -69,7 +69,7 @@ def resnet50() -> nn.Module:
     seed_convolutions(model, 4)
     quieten(m.bn3 for m in model.modules() if isinstance(m, Bottleneck))
     settle_batch_norms(model, 224)
-    return spread_scores(model, model.fc, 224)
+    return read_differences(model, model.fc, 224)
 
 
 NET = Net(

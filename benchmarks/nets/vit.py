@@ -7,7 +7,7 @@ from torch import nn
 
 from nets import images
 from nets.net import Net
-from nets.settle import spread_scores
+from nets.settle import read_differences
 
 
 class Attention(nn.Module):
@@ -94,7 +94,7 @@ def vit_tiny() -> nn.Module:
     """ViT-tiny: 192 wide, 12 layers, 3 heads, patches of 16, 5.7 million parameters."""
     model = ViT(224, 16, 192, 12, 3, 1000)
     seed_transformer(model, 5)
-    return spread_scores(model.eval(), model.head, 224)
+    return read_differences(model.eval(), model.head, 224)
 
 
 NET = Net(
