@@ -7,6 +7,8 @@
 """
 
 import os
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -32,6 +34,22 @@ _HOMES = {
     "load_target": "edgebuild.targets",
 }
 
+
+
+
+class _Package(ModuleType):
+    """This package: ``edgebuild.build`` is the function, also after the module of the same name was imported.
+
+    The import system binds a submodule as an attribute of its package, over whatever was found there before.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _HOMES and isinstance(value, ModuleType):
+            value = getattr(value, name, value)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 if not TYPE_CHECKING:  # a type checker would take it for a promise of any name
 

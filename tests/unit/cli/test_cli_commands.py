@@ -20,8 +20,6 @@ from edgebuild.targets import list_targets
 @pytest.fixture
 def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Replaces the flow; holds what the command line handed to it."""
-    import edgebuild.build
-
     calls: list[Any] = []
 
     def build_from_request(request: Any, options: BuildOptions, progress: Progress) -> Any:
@@ -31,7 +29,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         progress.advance(1, 2, "runs")
         return build_report()
 
-    monkeypatch.setattr(edgebuild.build, "build_from_request", build_from_request)
+    monkeypatch.setattr(import_module("edgebuild.build"), "build_from_request", build_from_request)
     return calls
 
 
@@ -194,10 +192,8 @@ def test_json_build_prints_the_report_and_no_progress(invoke: Invoke, built: lis
 
 
 def test_json_holds_no_nan(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
-    import edgebuild.build
-
     report = build_report(parity=(check(max_abs_error=float("nan")), check(max_abs_error=float("inf"))))
-    monkeypatch.setattr(edgebuild.build, "build_from_request", lambda *args: report)
+    monkeypatch.setattr(import_module("edgebuild.build"), "build_from_request", lambda *args: report)
     result = invoke("--target", "x86-64", "m.pt", "--json")
     assert "NaN" not in result.out
     assert [p["max_abs_error"] for p in result.json["parity"]] == [None, None]

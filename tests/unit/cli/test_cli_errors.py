@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import click
@@ -16,12 +17,10 @@ from edgebuild.errors import ERRORS_BY_EXIT_CODE
 
 
 def fail_build(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    import edgebuild.build
-
     def build_from_request(*args: object, **kwargs: object) -> None:
         raise error
 
-    monkeypatch.setattr(edgebuild.build, "build_from_request", build_from_request)
+    monkeypatch.setattr(import_module("edgebuild.build"), "build_from_request", build_from_request)
 
 
 @pytest.mark.parametrize("code", sorted(set(ERRORS_BY_EXIT_CODE) - {1}))
