@@ -183,6 +183,20 @@ class Bundle:
             if progress is not None and self._entry(path).size == 0:
                 progress(path, done, total)
 
+    def drop_damaged_copy(self) -> None:
+        """Removes what ``directory`` once unpacked of this archive if a file of it no longer has its hash.
+
+        The archive itself may be sound: the next ``directory`` unpacks it again.
+        """
+        home = cache_folder() / self._id
+        folder = home / self._manifest.top
+        if self._index is None or not folder.exists():
+            return
+        try:
+            Bundle.open(folder).verify_files()
+        except BundleError:
+            shutil.rmtree(home, ignore_errors=True)
+
     def goldens(self) -> tuple[GoldenArrays, ...]:
         """The inputs and outputs of the original model, decoded; ``edgebuild.bundle.values`` says how each dtype comes.
 

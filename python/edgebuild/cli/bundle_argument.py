@@ -37,6 +37,10 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
         raise IncompatibleError(
             msg, hint=f"on the board: {unpack}bin/edgerun {command}; here `edgebuild inspect` works"
         )
+    if command == "verify" and bundle.is_archive:
+        # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
+        bundle.verify_files()
+        bundle.drop_damaged_copy()
     return run_edgerun(bundle, [command, *arguments])
 
 
