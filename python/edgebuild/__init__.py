@@ -35,8 +35,6 @@ _HOMES = {
 }
 
 
-
-
 class _Package(ModuleType):
     """This package: ``edgebuild.build`` is the function, also after the module of the same name was imported.
 

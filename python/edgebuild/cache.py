@@ -13,18 +13,16 @@ import json
 import os
 import shutil
 import tempfile
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebuild.errors import ResourceError, UsageError
+from edgebuild import cache_sweep as sweep
+from edgebuild.errors import EdgebuildError, ResourceError, ToolError, UsageError
 
-_INDEX = ".entry.json"
 _DEFAULT_LIMIT_MIB = 20 * 1024
-_STALE_SECONDS = 24 * 3600
 
 SECTIONS = {
     "export": "exported models",
@@ -55,9 +53,6 @@ _MANAGED = (
     "staging",
     "bundles",
 )
-_SHARED = ("bundles",)
-"""Sections that the native runner fills and reads too, without our locks: what it used within a day is left alone."""
-
 _STORAGE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
@@ -128,13 +123,13 @@ class Cache:
     def get(self, section: str, key: str) -> Path | None:
         """The entry's folder if it is there and intact."""
         entry = self.root / section / key
-        if not (entry / _INDEX).is_file():
+        if not (entry / sweep.INDEX).is_file():
             return None
         self._hold(section, key)
         if not _intact(entry):
             return None
         with suppress(OSError):  # a cache that may only be read still answers
-            os.utime(entry / _INDEX)
+            os.utime(entry / sweep.INDEX)
         return entry
 
     def get_or_make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
@@ -148,7 +143,8 @@ class Cache:
             The folder, and whether it was there.
 
         Raises:
-            ResourceError: The disk is full, or the cache folder can't be written.
+            ResourceError: The disk is full.
+            ToolError: The cache folder can't be used.
         """
         found = self.get(section, key)
         if found is not None:
@@ -162,7 +158,7 @@ class Cache:
             except OSError as error:
                 if not _is_about(error, self.root):
                     raise
-                raise _as_resource_error(error, self.root) from error
+                raise _as_ours(error, self.root) from error
             self._hold(section, key)
             return entry, False
 
@@ -172,27 +168,34 @@ class Cache:
         if path in self._held:
             return
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._held[path] = sweep.lock_file(path, fcntl.LOCK_SH)
         except OSError:
             return  # nobody trims a cache that can't be written
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        self._held[path] = descriptor
 
     def staging_folder(self) -> Path:
-        """A new folder for a bundle that is not proved yet; ``trim`` removes it if its build died.
+        """A new folder for a bundle that is not proved yet; ``trim`` and ``clean`` remove it once this process is gone.
 
         Raises:
-            ResourceError: The cache folder can't be written.
+            ResourceError: The disk is full.
+            ToolError: The cache folder can't be written.
         """
-        try:
-            (self.root / "staging").mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=".build.", dir=self.root / "staging"))
-        except OSError as error:
-            raise _as_resource_error(error, self.root) from error
+        for gone in [path for path in _staged if not path.exists()]:
+            os.close(_staged.pop(gone))
+        while True:
+            try:
+                (self.root / sweep.STAGING).mkdir(parents=True, exist_ok=True)
+                folder = Path(tempfile.mkdtemp(prefix=".build.", dir=self.root / sweep.STAGING))
+            except OSError as error:
+                raise _as_ours(error, self.root) from error
+            descriptor = sweep.claim(folder)
+            if descriptor is not None:
+                _staged[folder] = descriptor
+                return folder
 
     def _make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
         entry = self.root / section / key
         work = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
+        claimed = sweep.claim(work)
         try:
             make(work)
             index = {
@@ -200,12 +203,15 @@ class Cache:
                 for path in sorted(work.rglob("*"))
                 if path.is_file()
             }
-            (work / _INDEX).write_text(json.dumps(index), encoding="utf-8")
+            (work / sweep.INDEX).write_text(json.dumps(index), encoding="utf-8")
             shutil.rmtree(entry, ignore_errors=True)
             work.rename(entry)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             raise
+        finally:
+            if claimed is not None:
+                os.close(claimed)
         return entry
 
     @contextmanager
@@ -213,12 +219,13 @@ class Cache:
         folder = self.root / section
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            stream = (folder / f".{key}.lock").open("w")
+            descriptor = sweep.lock_file(folder / f".{key}.lock", fcntl.LOCK_EX)
         except OSError as error:
-            raise _as_resource_error(error, self.root) from error
-        with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
+            raise _as_ours(error, self.root) from error
+        try:
             yield
+        finally:
+            os.close(descriptor)
 
     def info(self) -> list[CacheSection]:
         """What lies in the cache, section by section."""
@@ -227,14 +234,14 @@ class Cache:
                 name=name,
                 description=description,
                 path=self.root / name,
-                entries=sum(1 for p in _children(self.root / name) if not p.name.startswith(".")),
-                bytes=_tree_bytes(self.root / name),
+                entries=sum(1 for p in sweep.children(self.root / name) if not p.name.startswith(".")),
+                bytes=sweep.tree_bytes(self.root / name),
             )
             for name, description in SECTIONS.items()
         ]
 
-    def clean(self, section: str | None = None) -> int:
-        """Removes a section, or everything. Returns the bytes that were freed.
+    def clean(self, section: str | None = None) -> sweep.Cleaned:
+        """Removes a section, or everything, but what a living process (a build, a runner) uses.
 
         Raises:
             UsageError: There is no such section.
@@ -242,36 +249,18 @@ class Cache:
         if section is not None and section not in SECTIONS:
             msg = f"the cache has no section {section!r}; it has {', '.join(SECTIONS)}"
             raise UsageError(msg)
-        freed = 0
-        for name in [section] if section else SECTIONS:
-            before = _tree_bytes(self.root / name)
-            shutil.rmtree(self.root / name, ignore_errors=True)
-            freed += before - _tree_bytes(self.root / name)
-        return freed
+        return sweep.clean(self.root, [section] if section else list(SECTIONS))
 
     def trim(self) -> None:
         """Removes what a killed build left, then the entries that were not used for longest until the limit holds.
 
         Never fails: what can't be looked at or removed stays, and so does what a process uses.
         """
-        now = time.time()
-        entries: list[tuple[float, int, Path]] = []
-        for section in _MANAGED:
-            for path in _children(self.root / section):
-                used = _last_use(path)
-                if path.name.startswith(".") or section == "staging":
-                    if now - used > _STALE_SECONDS:
-                        _remove(path)
-                elif section not in _SHARED or now - used > _STALE_SECONDS:
-                    entries.append((used, _tree_bytes(path), path))
-        total = sum(size for _, size, _ in entries)
-        for _, size, path in sorted(entries, key=lambda e: e[0]):
-            if self.limit_bytes is None or total <= self.limit_bytes:
-                break
-            with _unused(path) as free:
-                if free:
-                    _remove(path)
-                    total -= size
+        sweep.trim(self.root, _MANAGED, self.limit_bytes)
+
+
+_staged: dict[Path, int] = {}
+"""Staging folders of this process, each with the descriptor that marks it as in use."""
 
 
 def _close_all(held: dict[Path, int]) -> None:
@@ -280,69 +269,15 @@ def _close_all(held: dict[Path, int]) -> None:
     held.clear()
 
 
-@contextmanager
-def _unused(entry: Path) -> Iterator[bool]:
-    """Whether no process holds the entry; none can begin to within the block."""
-    try:
-        stream = entry.with_name(f".{entry.name}.use").open("a")
-    except OSError:
-        yield False
-        return
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
-
-
-def _last_use(path: Path) -> float:
-    """When an entry, or what else lies in a section, was last used, in seconds since 1970; 0 if it is gone."""
-    for candidate in (path / _INDEX, path):
-        with suppress(OSError):
-            status = candidate.lstat()
-            # The native runner leaves no mark but the time of its access.
-            return max(status.st_mtime, status.st_atime if path.parent.name in _SHARED else 0.0)
-    return 0.0
-
-
-def _remove(path: Path) -> None:
-    """Removes an entry or a file; a lock file only if nobody holds it."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-        return
-    with suppress(OSError), path.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink()
-
-
 def _intact(entry: Path) -> bool:
     try:
-        index: dict[str, list[object]] = json.loads((entry / _INDEX).read_text(encoding="utf-8"))
+        index: dict[str, list[object]] = json.loads((entry / sweep.INDEX).read_text(encoding="utf-8"))
         return all(
             (entry / name).stat().st_size == size and file_sha256(entry / name) == sha256
             for name, (size, sha256) in index.items()
         )
     except (OSError, ValueError):
         return False
-
-
-def _children(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []
-
-
-def _tree_bytes(folder: Path) -> int:
-    """Bytes of the files below a folder, as far as they can be seen: others may remove some meanwhile."""
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(OSError):
-                total += os.lstat(f"{parent}/{name}").st_size
-    return total
 
 
 def _is_about(error: OSError, root: Path) -> bool:
@@ -352,14 +287,22 @@ def _is_about(error: OSError, root: Path) -> bool:
     return any(isinstance(name, str) and Path(name).is_relative_to(root) for name in (error.filename, error.filename2))
 
 
-def _as_resource_error(error: OSError, root: Path) -> ResourceError:
+def _as_ours(error: OSError, root: Path) -> EdgebuildError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = shutil.disk_usage(root if root.exists() else "/").free // 2**20
         return ResourceError(
             f"no space left for the cache in {root} ({free} MiB free)",
             hint="free some space, run `edgebuild cache clean`, or point XDG_CACHE_HOME at another disk",
         )
-    return ResourceError(
+    return cache_unusable(error, root)
+
+
+def cache_unusable(error: OSError, root: Path) -> ToolError:
+    """The error for a cache folder that the operating system does not let us use."""
+    if error.errno == errno.ENOENT and root.exists():
+        msg = f"files of the cache {root} were removed while they were used: {error.filename}"
+        return ToolError(msg, hint="build again; `edgebuild cache clean` leaves what a build uses")
+    return ToolError(
         f"the cache folder {root} can't be used: {error.strerror or error}",
         hint="point XDG_CACHE_HOME at a folder that you may write",
     )

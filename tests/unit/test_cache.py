@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,7 +14,7 @@ import pytest
 
 from edgebuild.bundle import reader
 from edgebuild.cache import SECTIONS, Cache, content_key, user_cache_folder
-from edgebuild.errors import ResourceError, UsageError
+from edgebuild.errors import ResourceError, ToolError, UsageError
 
 DAY = 24 * 3600.0
 
@@ -133,10 +134,14 @@ def test_a_full_disk_is_said_with_what_to_do(cache: Cache) -> None:
     assert "cache clean" in str(caught.value.hint)
 
 
-def test_a_root_that_is_a_file_is_a_resource_error(tmp_path: Path) -> None:
+def test_a_root_that_can_not_be_used_is_the_environments_fault_and_names_the_variable(tmp_path: Path) -> None:
     (tmp_path / "f").write_text("", encoding="utf-8")
-    with pytest.raises(ResourceError, match="can't be used"):
-        Cache(tmp_path / "f").get_or_make("export", "k", writes(b""))
+    for root in (tmp_path / "f", tmp_path / "f" / "below", Path("/proc/none")):
+        with pytest.raises(ToolError, match="can't be used") as caught:
+            Cache(root).get_or_make("export", "k", writes(b""))
+        assert "XDG_CACHE_HOME" in str(caught.value.hint)
+        with pytest.raises(ToolError, match="can't be used"):
+            Cache(root).staging_folder()
 
 
 def test_trim_removes_what_was_unused_for_longest_until_the_limit_holds(tmp_path: Path) -> None:
@@ -183,15 +188,104 @@ def test_trim_and_info_survive_entries_that_vanish_meanwhile(tmp_path: Path, mon
     assert {section.name for section in cache.info()} == set(SECTIONS)
 
 
-def test_clean_says_what_it_freed_and_knows_its_sections(cache: Cache) -> None:
-    cache.get_or_make("export", "k", writes(bytes(5000)))
-    cache.get_or_make("lower", "k", writes(bytes(7000)))
-    assert 5000 < cache.clean("export") < 6000
+def test_clean_says_what_it_freed_and_knows_its_sections(tmp_path: Path) -> None:
+    Cache(tmp_path).get_or_make("export", "k", writes(bytes(5000)))
+    Cache(tmp_path).get_or_make("lower", "k", writes(bytes(7000)))
+    cache = Cache(tmp_path)
+    assert 5000 < cache.clean("export").freed_bytes < 6000
+    assert list((tmp_path / "export").iterdir()) == []
     assert cache.get("export", "k") is None
-    assert 7000 < cache.clean() < 8000
-    assert cache.clean() == 0
+    cleaned = cache.clean()
+    assert 7000 < cleaned.freed_bytes < 8000
+    assert cleaned.kept == 0
+    assert cache.clean().freed_bytes == 0
     with pytest.raises(UsageError, match="no section 'exports'"):
         cache.clean("exports")
+
+
+def test_clean_leaves_entries_that_an_instance_uses_and_takes_them_when_it_is_gone(tmp_path: Path) -> None:
+    user = Cache(tmp_path)
+    used = user.get_or_make("export", "used", writes(b"1"))
+    Cache(tmp_path).get_or_make("export", "unused", writes(b"2"))
+    assert Cache(tmp_path).clean().kept == 1
+    assert (used / "sub" / "file").read_bytes() == b"1"
+    assert not (tmp_path / "export" / "unused").exists()
+    del user
+    assert Cache(tmp_path).clean().kept == 0
+    assert not used.exists()
+
+
+def test_clean_does_not_touch_what_another_process_makes_stages_or_compiles(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import sys
+        from pathlib import Path
+        from edgebuild.cache import Cache
+        cache = Cache(Path(sys.argv[1]))
+        staged = cache.staging_folder()
+        def make(folder):
+            (folder / "half").write_bytes(b"x")
+            print("making", flush=True)
+            sys.stdin.read()
+            (folder / "rest").write_bytes(b"y")
+        entry = cache.get_or_make("native", "k", make)
+        assert sorted(p.name for p in entry.iterdir()) == [".entry.json", "half", "rest"]
+        assert staged.is_dir()
+        """
+    )
+    (tmp_path / "zig" / "global").mkdir(parents=True)
+    (tmp_path / "zig" / "global" / "libcxx.a").write_bytes(bytes(1000))
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as builder:
+        assert builder.stdout is not None
+        assert builder.stdin is not None
+        builder.stdout.readline()
+        cleaned = Cache(tmp_path).clean()
+        builder.stdin.close()
+        assert builder.wait(60) == 0
+    assert (cleaned.freed_bytes, cleaned.kept) == (0, 3)
+    assert Cache(tmp_path).clean().freed_bytes > 1000
+    assert [p.name for s in ("native", "staging", "zig") for p in tmp_path.glob(f"{s}/*")] == []
+
+
+def test_clean_leaves_an_unpacked_bundle_whose_program_runs(tmp_path: Path) -> None:
+    program = tmp_path / "bundles" / "running" / "m.board" / "sleep"
+    program.parent.mkdir(parents=True)
+    shutil.copy("/bin/sleep", program)
+    (tmp_path / "bundles" / "idle" / "m.board").mkdir(parents=True)
+    with subprocess.Popen([program, "60"]) as running:
+        try:
+            cleaned = Cache(tmp_path).clean("bundles")
+        finally:
+            running.kill()
+    assert cleaned.kept == 1
+    assert [p.name for p in (tmp_path / "bundles").iterdir()] == ["running"]
+
+
+def test_an_entry_made_while_its_lock_file_is_cleaned_away_is_still_made_once(tmp_path: Path) -> None:
+    calls: list[int] = []
+    stop = threading.Event()
+
+    def sweep() -> None:
+        while not stop.is_set():
+            Cache(tmp_path).clean("export")
+
+    def build(key: str) -> None:
+        cache = Cache(tmp_path)
+        for number in range(20):
+            entry = cache.get_or_make("export", f"{key}{number}", writes(b"x", calls))
+            assert (entry / "sub" / "file").read_bytes() == b"x"
+
+    sweeper = threading.Thread(target=sweep)
+    sweeper.start()
+    builders = [threading.Thread(target=build, args=("k",)) for _ in range(3)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    stop.set()
+    sweeper.join()
+    assert len(calls) >= 20
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from edgebuild.bundle import archive, atomic
 from edgebuild.bundle.manifest import FileEntry, GoldenSequence, GoldenTensor, GoldenValue, Manifest
 from edgebuild.bundle.paths import MANIFEST, MANIFEST_HASH, MANIFEST_SIGNATURE, MAX_SEGMENTS, RESERVED
 from edgebuild.bundle.strict_json import MAX_BYTES
-from edgebuild.cache import user_cache_folder
-from edgebuild.errors import BundleError, EdgebuildError, UsageError
+from edgebuild.cache import cache_unusable, user_cache_folder
+from edgebuild.errors import BundleError, EdgebuildError, ResourceError, UsageError
 from edgebuild.model.signature import Signature
 
 MAX_SIGNATURE_BYTES = 64 * 1024
@@ -183,20 +183,6 @@ class Bundle:
             if progress is not None and self._entry(path).size == 0:
                 progress(path, done, total)
 
-    def drop_damaged_copy(self) -> None:
-        """Removes what ``directory`` once unpacked of this archive if a file of it no longer has its hash.
-
-        The archive itself may be sound: the next ``directory`` unpacks it again.
-        """
-        home = cache_folder() / self._id
-        folder = home / self._manifest.top
-        if self._index is None or not folder.exists():
-            return
-        try:
-            Bundle.open(folder).verify_files()
-        except BundleError:
-            shutil.rmtree(home, ignore_errors=True)
-
     def goldens(self) -> tuple[GoldenArrays, ...]:
         """The inputs and outputs of the original model, decoded; ``edgebuild.bundle.values`` says how each dtype comes.
 
@@ -221,6 +207,7 @@ class Bundle:
         Raises:
             BundleError: A file differs from its hash.
             ResourceError: No space.
+            ToolError: The cache folder can't be used.
         """
         if self._index is None:
             return self._path
@@ -237,7 +224,8 @@ class Bundle:
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
         except OSError as error:
-            raise atomic.from_os_error(error, f"{home}: can't be unpacked") from error
+            raised = atomic.from_os_error(error, f"{home}: can't be unpacked")
+            raise raised if isinstance(raised, ResourceError) else cache_unusable(error, cache_folder()) from error
         return folder
 
     def _unpack(self, folder: Path) -> None:

@@ -1,5 +1,6 @@
 """Commands that hand a bundle to the runner it carries: verify, run and bench take what edgerun takes."""
 
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -40,8 +41,22 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     if command == "verify" and bundle.is_archive:
         # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
         bundle.verify_files()
-        bundle.drop_damaged_copy()
+        _drop_damaged_copy(bundle)
     return run_edgerun(bundle, [command, *arguments])
+
+
+def _drop_damaged_copy(bundle: "Bundle") -> None:
+    """Removes what was once unpacked of a sound archive if a file of it no longer has its hash: it is unpacked anew."""
+    from edgebuild.bundle.reader import Bundle, cache_folder
+    from edgebuild.errors import BundleError
+
+    home = cache_folder() / bundle.id
+    folder = home / bundle.manifest.top
+    try:
+        if folder.exists():
+            Bundle.open(folder).verify_files()
+    except BundleError:
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def input_options() -> list[click.Option]:

@@ -1,9 +1,16 @@
 """``edgebuild cache info`` and ``edgebuild cache clean``."""
 
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from edgebuild.cli import output
 from edgebuild.cli.options import common
+
+if TYPE_CHECKING:
+    from edgebuild.cache import CacheSection
 
 INFO_SCHEMA = "edgebuild.cache.info/1"
 CLEAN_SCHEMA = "edgebuild.cache.clean/1"
@@ -45,18 +52,34 @@ def info(as_json: bool, verbose: bool) -> None:
 
 @command.command()
 @click.argument("section", required=False)
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common
-def clean(section: str | None, as_json: bool, verbose: bool) -> None:
-    """Remove one section of the cache, or everything."""
+def clean(section: str | None, yes: bool, as_json: bool, verbose: bool) -> None:
+    """Remove one section of the cache, or everything that no running build or runner uses."""
     from edgebuild.cache import SECTIONS, Cache
+    from edgebuild.cache_sweep import Cleaned
     from edgebuild.errors import UsageError
 
     if section is not None and section not in SECTIONS:
         near = output.nearest(section, SECTIONS)
         msg = f"the cache has no section {section!r}"
         raise UsageError(msg, hint=f"did you mean {near}?" if near else f"it has {', '.join(SECTIONS)}")
-    freed = Cache.default().clean(section)
+    cache = Cache.default()
+    agreed = yes or not sys.stdin.isatty() or _confirmed(cache.info(), section, str(cache.root))
+    cleaned = cache.clean(section) if agreed else Cleaned(freed_bytes=0, kept=0)
     if as_json:
-        output.print_result(CLEAN_SCHEMA, {"section": section, "freed_bytes": freed})
-    else:
-        output.echo(f"freed {output.size_text(freed)}")
+        result = {"section": section, "freed_bytes": cleaned.freed_bytes, "kept_in_use": cleaned.kept}
+        output.print_result(CLEAN_SCHEMA, result)
+        return
+    kept = f"; {cleaned.kept} in use and left" if cleaned.kept else ""
+    output.echo(f"freed {output.size_text(cleaned.freed_bytes)}{kept}")
+
+
+def _confirmed(sections: "Sequence[CacheSection]", only: str | None, root: str) -> bool:
+    """Asks on the terminal; nothing to ask about counts as yes."""
+    chosen = [s for s in sections if s.bytes and only in (None, s.name)]
+    if not chosen:
+        return True
+    what = ", ".join(f"{s.description} ({output.size_text(s.bytes)})" for s in chosen)
+    again = "; compiling a runner again takes minutes" if {"native", "zig"} & {s.name for s in chosen} else ""
+    return click.confirm(f"Remove from {root}: {what}{again}. Go on?", err=True)

@@ -1,6 +1,7 @@
 """The chain of exporters: each is tried, its graph validated and compared, until one holds."""
 
 import contextlib
+import errno
 import gc
 import re
 import tempfile
@@ -13,7 +14,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from edgebuild.errors import EdgebuildError, GateError, ModelError
+from edgebuild.errors import EdgebuildError, GateError, ModelError, ToolError
 from edgebuild.export.failure import failed_location, failed_operator, summary
 from edgebuild.export.result import Attempt, OutputParity
 from edgebuild.model.source import ModelKind, ModelSource
@@ -159,6 +160,7 @@ def run_chain(
         except (EdgebuildError, MemoryError):
             raise
         except Exception as error:
+            _check_storage(error, scratch)
             from edgebuild.export.parity import DisagreementError
 
             if isinstance(error, DisagreementError):
@@ -179,6 +181,15 @@ def run_chain(
             judged = replace(judged, notes=(*judged.notes, exporter.note))
         return exporter.name, int(judged.model.opset_imports[""]), judged, tuple(attempts)
     raise _failure(attempts, wrong)
+
+
+def _check_storage(error: Exception, scratch: Path) -> None:
+    """Raises what is no fault of the model: a full disk, or our own folder pulled away under us."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise error
+    if not scratch.is_dir():
+        message = f"the build's own folder was removed while it ran: {scratch}"
+        raise ToolError(message, hint="build again; `edgebuild cache clean` leaves what a build uses")
 
 
 DEFAULT_OPSET = 20

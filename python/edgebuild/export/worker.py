@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--progress-fd", type=int)
     options = parser.parse_args(arguments)
 
-    from edgebuild.errors import EdgebuildError, InternalError, ResourceError
+    from edgebuild.errors import EdgebuildError, InternalError, ResourceError, ToolError
     from edgebuild.export.protocol import encode_error, encode_progress
     from edgebuild.model.request import ModelRequest
 
@@ -59,14 +59,20 @@ def main(arguments: list[str]) -> int:
         return error.exit_code
     except MemoryError:
         traceback.print_exc()
-        failure = ResourceError(
+        failure: EdgebuildError = ResourceError(
             "memory ran out while the model was exported", hint="free memory, or build on a larger machine"
         )
         send(encode_error(failure))
         return failure.exit_code
     except OSError as problem:
         traceback.print_exc()
-        failure = ResourceError(f"{problem.strerror or problem}: {problem.filename or options.directory}")
+        what = f"{problem.strerror or problem}: {problem.filename or options.directory}"
+        gone = not options.directory.is_dir()
+        failure = (
+            ToolError(f"{what}; the build's own folder was removed", hint="build again")
+            if gone
+            else ResourceError(what)
+        )
         send(encode_error(failure))
         return failure.exit_code
     except KeyboardInterrupt:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 import pytest
 
-from conftest import Invoke, build_report, check, variant_report  # isort: skip
+from command_line import Invoke, build_report, check, variant_report  # isort: skip
 from edgebuild import __version__
 from edgebuild.cli import group, summary
 from edgebuild.model.request import InputRequest

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 import pytest
 
-from conftest import Invoke, build_report, run_process  # isort: skip
+from command_line import Invoke, build_report, run_process  # isort: skip
 from edgebuild import errors
 from edgebuild.cli import group
 from edgebuild.errors import ERRORS_BY_EXIT_CODE

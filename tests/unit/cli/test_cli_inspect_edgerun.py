@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Invoke  # isort: skip
+from command_line import Invoke  # isort: skip
 
 _BUILT = Path(__file__).parents[3] / "build/dev/cpp/apps/edgerun/edgerun"
 

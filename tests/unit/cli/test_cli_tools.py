@@ -1,11 +1,15 @@
 import json
+import os
+import pty
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conftest import Invoke, run_process  # isort: skip
+from command_line import Invoke, run_process  # isort: skip
 
 
 def test_cache_info_and_clean(invoke: Invoke, tmp_path: Path) -> None:
@@ -21,6 +25,38 @@ def test_cache_info_and_clean(invoke: Invoke, tmp_path: Path) -> None:
     assert invoke("cache", "clean", "proof", "--json").json["freed_bytes"] == 1000
     assert invoke("cache", "clean").out == "freed 1000 B\n"
     assert invoke("cache", "info", "--json").json["bytes"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer", "freed"),
+    [([], "n\n", False), ([], "\n", False), ([], "y\n", True), (["--yes"], "", True), (["native"], "n\n", False)],
+)
+def test_cache_clean_asks_on_a_terminal(tmp_path: Path, arguments: list[str], answer: str, freed: bool) -> None:
+    entry = tmp_path / "edgebuild" / "native" / "key"
+    entry.mkdir(parents=True)
+    (entry / "edgerun").write_bytes(b"x" * 1000)
+    ours, theirs = pty.openpty()
+    os.write(ours, answer.encode())
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "edgebuild.cli.main", "cache", "clean", *arguments],
+            env={
+                **os.environ,
+                "XDG_CACHE_HOME": str(tmp_path),
+                "PYTHONPATH": str(Path(__file__).parents[3] / "python"),
+            },
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert entry.exists() is not freed
+    assert ("compiled runners (1000 B)" in done.stderr and "minutes" in done.stderr) is bool(answer)
+    assert done.stdout == f"freed {1000 if freed else 0} B\n"
 
 
 def test_doctor_finds_what_is_missing_and_exits_10(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Invoke  # isort: skip
+from command_line import Invoke  # isort: skip
 
 
 def flip(path: Path, what: bytes) -> None:

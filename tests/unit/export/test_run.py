@@ -1,6 +1,7 @@
 """The worker process: results, errors, deadlines, crashes, noise, and what is left behind."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from edgebuild.errors import DeadlineError, EdgebuildError, ModelError, UsageError
+from edgebuild.errors import DeadlineError, EdgebuildError, ModelError, ToolError, UsageError
 from edgebuild.export.run import export_model
 from edgebuild.model.request import InputRequest, ModelRequest
 
@@ -112,6 +113,18 @@ def test_death_of_the_model_process_is_explained(factories, name, text):
     with pytest.raises(ModelError, match=text):
         export_model(request(factories, name), factories / "out")
     assert not (factories / "out" / "exported.json").exists()
+
+
+def test_folder_that_is_removed_while_the_model_is_exported_is_the_environments_fault(factories, tmp_path):
+    out = tmp_path / "out"
+
+    def progress(text: str) -> None:
+        if text.startswith("exporting"):
+            shutil.rmtree(out)
+
+    with pytest.raises(ToolError, match="folder was removed") as caught:
+        export_model(request(factories, "good"), out, progress=progress)
+    assert "build again" in caught.value.hint
 
 
 def test_error_of_the_factory_crosses_as_a_model_error_with_its_log_attached(factories):
