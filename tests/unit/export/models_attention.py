@@ -75,6 +75,32 @@ def masked(rng: np.random.Generator, size: int) -> Arrays:
 case("transformer_encoder_masked", masked, "te")(MaskedEncoder)
 
 
+class PaddedEncoder(nn.Module):
+    """PyTorch's defaults: nested tensors inside, zeros at padded places outside."""
+
+    def __init__(self, norm: bool = False):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(16) if norm else None)
+        if norm:
+            nn.init.normal_(self.encoder.norm.bias)
+
+    def forward(self, x, mask):
+        return self.encoder(x, src_key_padding_mask=mask)
+
+
+def padded(rng: np.random.Generator, size: int) -> Arrays:
+    lengths = rng.integers(1, 8, 2)
+    return [
+        rng.standard_normal((2, 7, 16)).astype(np.float32),
+        np.stack([np.arange(7) >= length for length in lengths]),
+    ]
+
+
+case("transformer_encoder_padded", padded)(PaddedEncoder)
+case("transformer_encoder_padded_norm", padded)(lambda: PaddedEncoder(norm=True))
+
+
 class CausalEncoder(nn.Module):
     def __init__(self):
         super().__init__()

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebuild.errors import GateError
+from edgebuild.export.chain import _failure
 from edgebuild.export.parity import (
     DisagreementError,
     check_parity,
@@ -16,6 +17,28 @@ from edgebuild.export.parity import (
     own_variation,
     perturbed,
 )
+from edgebuild.export.result import Attempt
+
+
+@pytest.mark.parametrize(
+    ("got", "rounding"),
+    [(1.0001, True), (1.00001, True), (0.0, False), (-2.86, False), (np.inf, False), (np.nan, False)],
+)
+def test_only_a_difference_that_may_be_rounding_is_met_with_a_wider_tolerance(got, rounding):
+    def engine(_):
+        return [np.array([got, 0.5], np.float32)]
+
+    expected = [[np.array([1.0, 0.5], np.float32)]]
+    results = check_parity(engine, ["y"], ["x"], [{"x": np.zeros(1)}], expected, {"y": (4e-6, 4e-6)})
+    error = _failure([Attempt(exporter="a", error="no")], DisagreementError(explain(results), results))
+    assert isinstance(error, GateError)
+    assert ("--parity-tol" in str(error.hint)) is rounding
+    assert ("hide" in str(error.hint)) is not rounding
+
+
+def test_another_shape_is_never_met_with_a_wider_tolerance():
+    error = _failure([Attempt(exporter="a", error="no")], DisagreementError("output y: another shape"))
+    assert "--parity-tol" not in str(error.hint)
 
 
 def test_nan_agrees_with_nan_and_infinity_with_the_same_infinity():

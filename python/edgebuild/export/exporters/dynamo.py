@@ -9,6 +9,7 @@ import torch
 from edgebuild.export.arrays import to_torch
 from edgebuild.export.finish import INPUT_PREFIX
 from edgebuild.export.rewrites.lowered import lower_program
+from edgebuild.export.rewrites.nested import written_out
 from edgebuild.model.signature import TensorType
 from edgebuild.model.source import Inputs, ModelSource
 
@@ -50,13 +51,8 @@ def export_program(module: torch.nn.Module, source: ModelSource, *, strict: bool
     sample = choose_sample(source)
     args = tuple(to_torch(sample[spec.name]) for spec in source.inputs)
     shapes = {"tensors": dynamic_shapes(source)} if any(dynamic_shapes(source)) else None
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, args, dynamic_shapes=shapes, strict=strict)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    with torch.no_grad(), written_out():
+        return torch.export.export(module, args, dynamic_shapes=shapes, strict=strict)
 
 
 def program_to_onnx(program: torch.export.ExportedProgram, opset: int) -> ir.Model:

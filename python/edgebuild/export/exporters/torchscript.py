@@ -8,6 +8,7 @@ import torch
 from edgebuild.export.arrays import to_torch
 from edgebuild.export.exporters.dynamo import choose_sample
 from edgebuild.export.finish import INPUT_PREFIX
+from edgebuild.export.rewrites.nested import written_out
 from edgebuild.model.signature import TensorType
 from edgebuild.model.source import ModelSource
 
@@ -26,22 +27,17 @@ def export_torchscript(module: torch.nn.Module, source: ModelSource, opset: int,
         if dynamic:
             axes[f"{INPUT_PREFIX}{index}"] = dynamic
     path = scratch / "torchscript.onnx"
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.no_grad():
-            # Tracing first makes a ScriptModule inside part of the trace; without it the exporter does not know that one.
-            traced = torch.jit.trace(module, args, check_trace=False)
-            torch.onnx.export(
-                traced,
-                args,
-                path,
-                dynamo=False,
-                opset_version=opset,
-                input_names=[f"{INPUT_PREFIX}{index}" for index in range(len(args))],
-                dynamic_axes=axes or None,
-                do_constant_folding=True,
-            )
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
+    with torch.no_grad(), written_out():
+        # Tracing first makes a ScriptModule inside part of the trace; without it the exporter does not know that one.
+        traced = torch.jit.trace(module, args, check_trace=False)
+        torch.onnx.export(
+            traced,
+            args,
+            path,
+            dynamo=False,
+            opset_version=opset,
+            input_names=[f"{INPUT_PREFIX}{index}" for index in range(len(args))],
+            dynamic_axes=axes or None,
+            do_constant_folding=True,
+        )
     return ir.load(path)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from edgebuild.export.failure import source_location
+from edgebuild.export.rewrites import nested
 from edgebuild.export.rewrites import script_containers as _containers  # noqa: F401  # registers its operators
 from edgebuild.export.rewrites import script_values as values
 from edgebuild.export.rewrites.lowered import LOWERED
@@ -21,6 +22,16 @@ from edgebuild.export.rewrites.script_ops import PYTHON_OPS, scalar_result, trac
 
 MAX_STEPS = 50_000
 """Operators that one run may execute: above it an unrolled graph is of no use."""
+
+
+_ALIGNMENT = "aten::_nested_tensor_from_mask_left_aligned"
+_NESTED = (
+    _ALIGNMENT,
+    "aten::_nested_tensor_from_mask",
+    "aten::_transformer_encoder_layer_fwd",
+    "aten::to_padded_tensor",
+    "aten::nested_to_padded_tensor",
+)
 
 
 class InterpreterError(Exception):
@@ -132,6 +143,7 @@ class _Run:
         self._module = module
         self._assigned: dict[str, Any] = {}
         self._bound: dict[str, Any] = {}
+        self._alignment_checked = False
         self._steps = itertools.count(1)
 
     def block(self, block: Any, environment: dict[str, Any]) -> None:
@@ -168,6 +180,8 @@ class _Run:
             return self._branch(node, inputs[0], environment)
         if kind == "prim::Loop":
             return self._loop(node, inputs, environment)
+        if kind in _NESTED:
+            return _as_results(node, self._nested(kind, inputs))
         grown = grown_list_result(kind, inputs)
         if grown is not NotImplemented:
             return _as_results(node, grown)
@@ -186,6 +200,17 @@ class _Run:
         if scalar is not NotImplemented:
             return (scalar,)
         return _as_results(node, values.call_operator(node, inputs))
+
+    def _nested(self, kind: str, inputs: list[Any]) -> Any:
+        if kind == _ALIGNMENT:
+            # Both sides of this decision are in what from_mask makes of it.
+            self._alignment_checked = True
+            return True
+        if kind == "aten::_nested_tensor_from_mask":
+            return nested.from_mask(inputs[0], inputs[1], checked=self._alignment_checked)
+        if kind == "aten::_transformer_encoder_layer_fwd":
+            return nested.encoder_layer(*inputs)
+        return nested.to_padded(*inputs)
 
     def _constant(self, node: Any) -> Any:
         key = node.output().debugName()

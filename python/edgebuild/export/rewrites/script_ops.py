@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from edgebuild.export.rewrites.nested import Nested
 from edgebuild.export.rewrites.script_values import DTYPES, constant_number, int_of, is_number
 
 Handler = Callable[[Any, list[Any]], Any]
@@ -232,10 +233,20 @@ def _layout(node: Any, inputs: list[Any]) -> Any:
 
 @handles(
     "prim::is_cuda", "prim::is_mkldnn", "prim::is_quantized", "prim::is_sparse", "prim::requires_grad", "prim::is_meta",
-    "prim::is_mps", "prim::is_xpu", "prim::is_vulkan", "prim::is_nested",
+    "prim::is_mps", "prim::is_xpu", "prim::is_vulkan", "aten::is_grad_enabled", "aten::is_autocast_enabled",
 )  # fmt: skip
 def _never(node: Any, inputs: list[Any]) -> Any:
     return False
+
+
+@handles("prim::is_nested")
+def _is_nested(node: Any, inputs: list[Any]) -> Any:
+    return isinstance(inputs[0], Nested)
+
+
+@handles("prim::type")
+def _device_type(node: Any, inputs: list[Any]) -> Any:
+    return "cpu"
 
 
 @handles("prim::Print", "aten::warn", "aten::manual_seed", "aten::_assert_async")
