@@ -42,7 +42,7 @@ class Nested:
 
     def dim(self) -> int:
         """Axes, with the ragged one."""
-        return self.dense.dim()
+        return len(self.dense.shape)
 
 
 def left_aligned(seen: torch.Tensor) -> torch.Tensor:
@@ -78,8 +78,9 @@ def encoder_layer(src: Any, *arguments: Any) -> Any:
     """``aten::_transformer_encoder_layer_fwd`` on a dense or a nested tensor."""
     if not isinstance(src, Nested):
         return transformer_encoder_layer(src, *arguments)
-    weights = arguments[:17]  # without mask and its kind, which are None beside a nested tensor
-    return replace(src, dense=transformer_encoder_layer(src.dense, *weights, torch.logical_not(src.seen), 1))
+    # The last two, a mask and its kind, are None beside a nested tensor.
+    operands = [src.dense, *arguments[:17], torch.logical_not(src.seen), 1]
+    return replace(src, dense=transformer_encoder_layer(*operands))
 
 
 @contextlib.contextmanager
