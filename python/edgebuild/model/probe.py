@@ -1,6 +1,7 @@
 """Runs a model a few times to find out how it behaves: random, stateful, picking by order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,8 @@ class State:
         self.module = module
         self.saved: list[tuple[Any, str, Any, Any, int]] = []
         self.changed: set[str] = set()
-        for owner in module.modules() if isinstance(module, torch.nn.Module) else ():
-            for name, value in _attributes(owner):
+        for owner, attributes in _owners(module):
+            for name, value in attributes:
                 copy = value.clone() if isinstance(value, torch.Tensor) else value
                 self.saved.append((owner, name, value, copy, getattr(value, "_version", 0)))
 
@@ -79,6 +80,23 @@ class State:
             elif current != copy:
                 self.changed.add(name)
                 setattr(owner, name, copy)
+
+
+def _owners(module: Any) -> Iterator[tuple[Any, list[tuple[str, Any]]]]:
+    """What holds state, each with its attributes.
+
+    A torch.export program hands its own buffers and constants to every module that is made of it.
+    """
+    import torch
+
+    if isinstance(module, torch.export.ExportedProgram):
+        parameters = set(module.graph_signature.parameters)
+        held = {name: value for name, value in module.state_dict.items() if name not in parameters}
+        held |= {name: value for name, value in module.constants.items() if isinstance(value, torch.Tensor)}
+        yield SimpleNamespace(**held), list(held.items())
+    elif isinstance(module, torch.nn.Module):
+        for owner in module.modules():
+            yield owner, _attributes(owner)
 
 
 def _attributes(owner: Any) -> list[tuple[str, Any]]:

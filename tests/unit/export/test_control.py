@@ -1,6 +1,7 @@
 """Loops over a dynamic axis become a scan; decisions and state are never frozen without a word."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -9,10 +10,12 @@ import torch
 from export_sources import make_source
 from torch import Tensor, nn
 
-from edgebuild.errors import ModelError
-from edgebuild.export.local import settled
+from edgebuild.errors import GateError, ModelError
+from edgebuild.export import chain
+from edgebuild.export.chain import exporters
+from edgebuild.export.local import export_here, settled
 from edgebuild.export.stage import export_source
-from edgebuild.model.request import ModelRequest
+from edgebuild.model.request import InputRequest, ModelRequest
 
 
 def reloaded(module: nn.Module) -> torch.jit.ScriptModule:
@@ -130,6 +133,61 @@ def test_counting_model_is_exported_from_its_saved_state(tmp_path):
     script.count.zero_()
     result = export(source, tmp_path)
     assert result.parity[0].expected == pytest.approx(result.parity[0].got)
+
+
+def program_of(module, *inputs):
+    """A torch.export program after a trip through a file."""
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(module, inputs), buffer)
+    buffer.seek(0)
+    return torch.export.load(buffer)
+
+
+COUNTERS = {
+    "module": lambda: Counting().eval(),
+    "scripted": lambda: reloaded(Counting()),
+    "program": lambda: program_of(Counting().eval(), torch.ones(2, 3)),
+}
+
+
+@pytest.mark.parametrize("form", COUNTERS)
+def test_counting_model_starts_from_its_saved_state_whichever_way_is_taken(form, tmp_path, monkeypatch):
+    taken = []
+    request = ModelRequest(path=None, inputs=(InputRequest(name="x", dtype="float32", shape=(2, 3)),))
+    given = () if form == "program" else request.inputs
+    for number in range(12):
+        ways = []
+
+        def one_way(source, number=number, ways=ways):
+            ways.extend(exporters(source)[number : number + 1])
+            return ways
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "exporters", one_way)
+            try:
+                result = export_here(replace(request, inputs=given), tmp_path / str(number), module=COUNTERS[form]())
+            except ModelError:
+                continue  # this way is not for counters, or there is none
+            except GateError:
+                assert "torchscript" in ways[0].name  # PyTorch's exporter runs the model once more itself
+                continue
+        assert all(parity.passed for parity in result.parity)
+        assert any("changes the model's own state" in note for note in result.notes)
+        taken.append(ways[0].name)
+    assert len(taken) >= 2, taken
+
+
+def test_static_program_is_exported_without_talk_of_decisions(tmp_path):
+    class Static(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.nn.functional.interpolate(x, scale_factor=1.7, mode="bilinear")
+
+    program = program_of(Static().eval(), torch.ones(1, 2, 9, 11))
+    source = make_source(program, [[np.random.default_rng(s).random((1, 2, 9, 11), np.float32)] for s in range(3)])
+    source = replace(source, module=program)
+    (way,) = [way for way in exporters(source) if way.name == "torch.jit.trace + torch.export"]
+    with settled(0):
+        assert way.produce(source, 20, tmp_path).graph.outputs
 
 
 class Number(nn.Module):

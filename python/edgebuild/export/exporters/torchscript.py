@@ -9,6 +9,7 @@ from edgebuild.export.arrays import to_torch
 from edgebuild.export.exporters.dynamo import choose_sample
 from edgebuild.export.finish import INPUT_PREFIX
 from edgebuild.export.rewrites.nested import written_out
+from edgebuild.model.probe import State
 from edgebuild.model.signature import TensorType
 from edgebuild.model.source import ModelSource
 
@@ -29,7 +30,9 @@ def export_torchscript(module: torch.nn.Module, source: ModelSource, opset: int,
     path = scratch / "torchscript.onnx"
     with torch.no_grad(), written_out():
         # Tracing first makes a ScriptModule inside part of the trace; without it the exporter does not know that one.
+        state = State(module)
         traced = torch.jit.trace(module, args, check_trace=False)
+        state.restore()  # tracing runs the model
         torch.onnx.export(
             traced,
             args,
