@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-NAMES = ("overhead", "cold_start", "python_overhead", "command_line", "export_memory", "quantization")
+NAMES = ("overhead", "cold_start", "python_overhead", "command_line", "export_memory", "quantization", "calibration")
 
 
 def main() -> None:

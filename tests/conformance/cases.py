@@ -9,6 +9,8 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from edgebuild.devices.scratch import graph_inputs
+
 KINDS = ("node", "simple", "pytorch-converted")
 
 
@@ -38,12 +40,6 @@ def load_cases() -> Iterator[Case]:
                 model = onnx.load(folder / "model.onnx")
                 sets = tuple(_data_set(model, part) for part in sorted(folder.glob("test_data_set_*")))
                 yield Case(name=case.name, kind=kind, model=model, data_sets=sets, rtol=case.rtol, atol=case.atol)
-
-
-def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that a caller has to give: old models list their weights among them."""
-    weights = {t.name for t in model.graph.initializer}
-    return [i for i in model.graph.input if i.name not in weights]
 
 
 def _plain(value: Any) -> Any:

@@ -17,11 +17,12 @@ from typing import Any
 import onnxruntime
 
 from edgebuild.cache import Cache
+from edgebuild.devices.scratch import graph_inputs
 from edgebuild.native.engines import engine_pin, fetch_engine
 from edgebuild.runtime import Runner
 
 from .bundles import write_thin_bundle
-from .cases import Case, agrees, graph_inputs, load_cases
+from .cases import Case, agrees, load_cases
 
 
 def through_engine(case: Case) -> str:

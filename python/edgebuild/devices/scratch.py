@@ -61,7 +61,8 @@ def open_graph(
         model, sources = _with_data(path, folder)
         options = dict(options or {})
         if unordered and "graph_optimization" not in options:
-            optimised = without_reorders(model, path, unordered, folder)
+            weights = sum(file.source.stat().st_size for file in sources if isinstance(file.source, Path))
+            optimised = without_reorders(model, path, weights, unordered, folder)
             if optimised is not None:
                 model, sources = optimised, []
                 options["graph_optimization"] = "disable"
@@ -127,7 +128,7 @@ def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
 
 
 def value_type(kind: onnx.TypeProto) -> ValueType:
-    """An ONNX type as ours. Raises ValueError for maps and sparse tensors, which the plugin ABI has no form for."""
+    """An ONNX type as ours. Raises ValueError for maps, sparse and untyped tensors, which the plugin ABI has no form for."""
     which = kind.WhichOneof("value")
     if which == "tensor_type":
         tensor = kind.tensor_type
@@ -135,6 +136,9 @@ def value_type(kind: onnx.TypeProto) -> ValueType:
         if tensor.HasField("shape"):
             # Names of axes are not always consistent with the data: sizes are left open instead.
             shape = tuple(d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim)
+        if tensor.elem_type not in DTYPE_BY_NUMBER:
+            msg = f"element type {tensor.elem_type} is unknown"
+            raise ValueError(msg)
         return TensorType(dtype=DTYPE_BY_NUMBER[tensor.elem_type], shape=shape)
     if which == "sequence_type":
         return ContainerType(kind="sequence", element=value_type(kind.sequence_type.elem_type))

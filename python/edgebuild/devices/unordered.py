@@ -20,13 +20,14 @@ _BLOCKED = "com.microsoft.nchwc"
 
 
 def without_reorders(
-    model: onnx.ModelProto, path: Path, unordered: Collection[str], folder: Path
+    model: onnx.ModelProto, path: Path, weights: int, unordered: Collection[str], folder: Path
 ) -> onnx.ModelProto | None:
     """The graph as ONNX Runtime optimises it on this machine, its outputs ``unordered`` as they are before their reorders.
 
     Args:
         model: The message of the file, without its external data.
         path: The file.
+        weights: Bytes of its external data.
         unordered: Names of outputs.
         folder: Where to write files meanwhile.
 
@@ -36,7 +37,7 @@ def without_reorders(
     """
     if not any(node.op_type == "Conv" for node in model.graph.node):
         return None
-    if model.ByteSize() + sum(file.stat().st_size for file in path.parent.iterdir() if file != path) > _MOST_BYTES:
+    if model.ByteSize() + weights > _MOST_BYTES:
         return None
     optimised = _optimise(path, folder / "optimised.onnx")
     if optimised is None:

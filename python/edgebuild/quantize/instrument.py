@@ -1,6 +1,7 @@
 """An ONNX graph with values inside it as its outputs, so that any engine shows them."""
 
 import errno
+import functools
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -39,7 +40,7 @@ class SourceGraph:
     order: Sequence[str]
     data: Sequence[Path]
 
-    @property
+    @functools.cached_property
     def inputs(self) -> dict[str, onnx.TypeProto]:
         """Those that a caller gives."""
         weights = {tensor.name for tensor in self.model.graph.initializer}
