@@ -64,6 +64,9 @@ OrtStatus* apply_option(const OrtApi& api, OrtSessionOptions* session, const std
 OrtStatus* fill_options(const OrtApi& api, OrtSessionOptions* session, const std::vector<eb_file>& files,
                         const std::map<std::string, std::string>& options, const char* profile_prefix) {
   for (const auto& [name, value] : options) EDGEBUILD_ORT_TRY(apply_option(api, session, name, value));
+  // Measured with 1.31.1 on x86-64: the fused kernel takes 5 times as long as Add and LayerNormalization on their own.
+  EDGEBUILD_ORT_TRY(
+      api.AddSessionConfigEntry(session, "optimization.disable_specified_optimizers", "SkipLayerNormFusion"));
   if (is_ort_format(files.front())) {
     // The mapped bytes live as long as the session, so neither the graph nor the weights need be copied.
     EDGEBUILD_ORT_TRY(api.AddSessionConfigEntry(session, "session.load_model_format", "ORT"));

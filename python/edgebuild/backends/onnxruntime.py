@@ -8,7 +8,7 @@ from edgebuild.errors import InternalError
 
 NAME = "onnxruntime"
 ENGINE: str | None = "onnxruntime"
-LOWERING = "1"
+LOWERING = "2"
 
 _ORT_FORMAT_LIMIT = 256 * 2**20
 """Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""
@@ -54,6 +54,8 @@ def _save_ort_format(graph: Path, path: Path) -> None:
     options.optimized_model_filepath = str(path)
     options.log_severity_level = 3
     options.add_session_config_entry("session.save_model_format", "ORT")
+    # As the runner does (cpp/backends/onnxruntime/session.cpp).
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
     try:
         onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:
