@@ -8,7 +8,9 @@ Order, and why:
 3. The opset is adjusted before anything is fused: converters know plain operators only.
 4. To a fixed point: shapes, constants, no-ops, batch norm, equal subexpressions and weights, dead code. Each feeds the
    next: shapes make constants, constants make no-ops, no-ops bring convolution and batch norm together.
-5. Outputs that the rewrites left without a node of their own get an Identity; unused imports go.
+5. Again to a fixed point, with the fusions: they see a graph without detours, and what they leave is cleaned up with the same
+   passes. Operators outside the standard are written only where the backend has them.
+6. Outputs that the rewrites left without a node of their own get an Identity; unused imports go.
 
 The model's inputs and outputs (names, order, dtypes, axes) are the same before and after; the graph's rules and this
 are checked at both borders in every build, after every pass under ``checked_passes()``.

@@ -73,12 +73,19 @@ class PackedSelf(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    def __init__(self, width=24, heads=3):
+    def __init__(self, width=24, heads=3, *, weights=False):
         super().__init__()
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.attention, self.weights = nn.MultiheadAttention(width, heads, batch_first=True), weights
 
     def forward(self, x, memory):
-        return self.attention(x, memory, memory, need_weights=False)[0]
+        return self.attention(x, memory, memory, need_weights=self.weights)[0]
+
+
+class SelfAttentionWithWeights(CrossAttention):
+    """As most code calls it: the averaged weights are computed, and dropped."""
+
+    def forward(self, x):
+        return self.attention(x, x, x)[0]
 
 
 class VitBlock(nn.Module):
