@@ -196,6 +196,43 @@ def test_heads_merged_with_the_batch_and_sequence_first():
     assert ops(built).count("Reshape") == 0
 
 
+def test_heads_that_stay_merged_with_the_batch():
+    rng = np.random.default_rng(21)
+    heads = """mq = MatMul(x, wq) aq = Add(mq, bq) rq = Reshape(aq, split) tq = Transpose <perm = [0, 2, 1, 3]> (rq) q = Reshape(tq, mergeq)
+        mk = MatMul(y, wk) ak = Add(mk, bk) rk = Reshape(ak, split) tk = Transpose <perm = [0, 2, 3, 1]> (rk) k = Reshape(tk, mergek)
+        mv = MatMul(y, wv) av = Add(mv, bv) rv = Reshape(av, split) tv = Transpose <perm = [0, 2, 1, 3]> (rv) v = Reshape(tv, mergev)"""
+    shapes = {"mergeq": [6, 7, SIZE], "mergek": [6, SIZE, 4], "mergev": [6, 4, SIZE], "apart": [2, HEADS, 7, SIZE]}
+    arrays = {name: np.array(value, np.int64) for name, value in shapes.items()}
+    text = f"g (float[2,7,{WIDTH}] x, float[2,4,{WIDTH}] y) => (float[2,7,{WIDTH}] z)"
+    core = CORE.replace("c =", "c3 =") + " c = Reshape(c3, apart)"
+    built = model(f"{text} {{ {heads} {core} {JOIN} }}", constants(rng, **arrays))
+    ShapeInference()(built)
+    check(built, feeds(rng))
+    assert ops(built) == ["MatMul", "Add"] * 3 + ["MultiHeadAttention"]
+
+
+@pytest.mark.parametrize("mask", [None, "S,T", "1,S,T"])
+def test_one_head_without_an_axis(mask):
+    rng = np.random.default_rng(22)
+    core = (
+        "s = MatMul(q, k) s2 = Mul(s, scale) "
+        + ("s3 = Add(s2, mask) " if mask else "s3 = Relu(s2) ")
+        + "p = Softmax <axis = -1> (s3) z = MatMul(p, v)"
+    )
+    heads = "q = MatMul(x, wq) kk = MatMul(y, wk) k = Transpose <perm = [0, 2, 1]> (kk) v = MatMul(y, wv)"
+    built = attention(rng, heads=heads, core=core, join="", inputs=f", float[{mask}] mask" if mask else "")
+    if mask is None:
+        assert_refused(AttentionFusion(), built)
+        return
+    before = to_bytes(built)
+    apply(AttentionFusion(), built)
+    (node,) = fused(built)
+    assert node.attributes["num_heads"].as_int() == 1
+    shape = (7, 4) if mask == "S,T" else (1, 7, 4)
+    each = feeds(rng, mask=rng.normal(size=shape).astype(np.float32))
+    assert_same_results(before, built, each, rtol=1e-4, atol=2e-6)
+
+
 MASKED = "s = MatMul(q, k) s2 = Mul(s, scale) s3 = {} p = Softmax <axis = -1> (s3) c = MatMul(p, v)"
 
 

@@ -19,6 +19,7 @@ from torch_blocks import (
     PackedSelf,
     PaddingMask,
     SdpaSelf,
+    SelfAttentionWithWeights,
     VitBlock,
     WrittenLayerNorm,
 )
@@ -46,6 +47,11 @@ CASES = {
     "packed, indexed, handwritten": (lambda: PackedSelf(how="index", handwritten=True), [TOKENS], ATTENTION),
     "packed, in chunks": (lambda: PackedSelf(how="chunk"), [TOKENS], ATTENTION),
     "nn.MultiheadAttention, cross": (CrossAttention, [TOKENS, (2, 5, 24)], {"MultiHeadAttention": 1, "MatMul": 4, "Transpose": 0}),
+    "nn.MultiheadAttention, with weights": (
+        SelfAttentionWithWeights,
+        [TOKENS],
+        {"MultiHeadAttention": 1, "MatMul": 4, "Transpose": 0, "Reshape": 0},
+    ),
     "nn.TransformerEncoderLayer": (
         lambda: nn.TransformerEncoderLayer(24, 3, 48, activation="gelu", batch_first=True),
         [TOKENS],
@@ -71,6 +77,7 @@ CASES = {
 }  # fmt: skip
 NOT_BY_TORCHSCRIPT = {  # what the exporter itself can't write, or not for every size
     "nn.MultiheadAttention, cross",
+    "nn.MultiheadAttention, with weights",
     "nn.TransformerEncoderLayer",
     "LLaMA block, nn.RMSNorm",
 }

@@ -1,6 +1,6 @@
 """Writes attention as com.microsoft MultiHeadAttention.
 
-Takes: ``Softmax(q k^T * c + mask) v`` over ``(B, H, S, D)`` in any of the ways that heads are split and joined: q, k and v are followed back
+Takes: ``Softmax(q k^T * c + mask) v`` over ``(B, H, S, D)``, ``(B*H, S, D)`` or, with one head, ``(B, S, D)``, in any of the ways that heads are split and joined: q, k and v are followed back
 through Reshape, Transpose, Squeeze, Unsqueeze, Gather, Slice and Split to ``(B, S, H*D)``, and the result forward the same way; what moved
 elements on the way is no longer needed. Constants may be multiplied to q, k or the scores. Projections stay MatMul and Add, biases stay in
 them; a packed projection of q, k and v that nothing else reads becomes one each, with the columns in the order that
@@ -26,9 +26,9 @@ import onnx_ir as ir
 from edgebuild.graph.arrange import Delivery, Writer, arrange, deliver
 from edgebuild.graph.attention_mask import Mask, mask_of
 from edgebuild.graph.framework import GraphPass
-from edgebuild.graph.layout import Axes, Source, atoms_of, regroup, scale_of, trace
+from edgebuild.graph.layout import Atom, Axes, Source, atoms_of, regroup, scale_of, trace
 from edgebuild.graph.softmax import Guard, along_last_axis, guard_of, only_reader
-from edgebuild.graph.symbolic import Size, sizes_of
+from edgebuild.graph.symbolic import ONE, Size, sizes_of
 from edgebuild.graph.values import is_op, opset_of, supersede
 
 DOMAIN = "com.microsoft"
@@ -58,19 +58,24 @@ class AttentionFusion(GraphPass):
         return fused
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Attention:
     scores: ir.Node
     context: ir.Node
     guard: Guard | None
     scale: float
     mask: Mask | None
+    merged: bool
     batch: Size
     heads: int
     head_size: Size
     queries: Size
     keys: Size
     value_size: Size
+
+    def outer(self, batch: list[Atom], heads: list[Atom]) -> Axes:
+        """The axes in front: batch and heads, or both in one."""
+        return [[*batch, *heads]] if self.merged else [batch, heads]
 
 
 def _match(softmax: ir.Node) -> _Attention | None:
@@ -100,34 +105,68 @@ def _match(softmax: ir.Node) -> _Attention | None:
         value, scale = scaled[0], scale * scaled[1]
     if value is None or node is None:
         return None
-    shapes = [sizes_of(v) for v in (node.inputs[0], node.inputs[1], context.inputs[1])]
-    if any(shape is None or len(shape) != 4 for shape in shapes):
-        return None
-    query, key, held = (shape for shape in shapes if shape is not None)
     values = (node.inputs[0], node.inputs[1], context.inputs[1])
+    shapes = [sizes_of(v) for v in values]
+    query, key, held = (shape or [] for shape in shapes)
+    if not len(query) == len(key) == len(held) or len(query) not in (3, 4):
+        return None
     if any(v is None or v.dtype != ir.DataType.FLOAT for v in values):
         return None
-    batch, heads, queries, head_size = query
-    keys, value_size = key[3], held[3]
-    if key != [batch, heads, head_size, keys] or held != [batch, heads, keys, value_size]:
+    outer, (queries, head_size) = query[:-2], query[-2:]
+    keys, value_size = key[-1], held[-1]
+    if key != [*outer, head_size, keys] or held != [*outer, keys, value_size]:
         return None
-    if heads.number is None or head_size.number is None or value_size.number is None:
+    heads = outer[1] if len(outer) == 2 else _heads_in_batch(_value(node, 0), query)
+    batch = outer[0] if len(outer) == 2 else (outer[0].divided_by(heads) if heads is not None else None)
+    if heads is None or batch is None or heads.number is None:
         return None
-    if min(heads.number, head_size.number, value_size.number) < 1:
+    if any(size.number is None or size.number < 1 for size in (heads, head_size, value_size)):
         return None
-    return _Attention(node, context, guard, scale, mask, batch, heads.number, head_size, queries, keys, value_size)
+    return _Attention(
+        scores=node,
+        context=context,
+        guard=guard,
+        scale=scale,
+        mask=mask,
+        merged=len(outer) == 1,
+        batch=batch,
+        heads=heads.number,
+        head_size=head_size,
+        queries=queries,
+        keys=keys,
+        value_size=value_size,
+    )
+
+
+def _heads_in_batch(query: ir.Value, sizes: list[Size]) -> Size | None:
+    """The number of heads where they are merged with the batch, ``(B*H, S, D)``: told by the Reshape that merged them."""
+    source = trace(query, atoms_of(*sizes), factors=True)
+    node = source.value.producer()
+    if node is None or not is_op(node, "Reshape"):
+        return ONE
+    before = sizes_of(node.inputs[0]) or []
+    for heads in [
+        size for size in (*(size.divided_by(sizes[-1]) for size in before[-1:]), *before) if size is not None
+    ]:
+        batch = sizes[0].divided_by(heads)
+        if batch is None or heads.number is None or heads == ONE:
+            continue
+        b, h, s, d = atoms_of(batch, heads, *sizes[1:])
+        if any(passed is node for passed in trace(query, [[*b, *h], s, d], factors=True).passed):
+            return heads
+    return None
 
 
 def _fuse(main: ir.Graph, found: _Attention) -> bool:
     heads = Size(found.heads)
     b, h, s, d = atoms_of(found.batch, heads, found.queries, found.head_size)
-    query = trace(_value(found.scores, 0), [b, h, s, d], factors=True)
+    query = trace(_value(found.scores, 0), [*found.outer(b, h), s, d], factors=True)
     wanted: list[tuple[Source, Axes]] = [(query, [b, s, [*h, *d]])]
     b, h, d, t = atoms_of(found.batch, heads, found.head_size, found.keys)
-    key = trace(_value(found.scores, 1), [b, h, d, t], factors=True)
+    key = trace(_value(found.scores, 1), [*found.outer(b, h), d, t], factors=True)
     wanted.append((key, [b, t, [*h, *d]]))
     b, h, t, d = atoms_of(found.batch, heads, found.keys, found.value_size)
-    held = trace(_value(found.context, 1), [b, h, t, d], factors=False)
+    held = trace(_value(found.context, 1), [*found.outer(b, h), t, d], factors=False)
     wanted.append((held, [b, t, [*h, *d]]))
     free = _only_for_this(found, [query, key, held])
     deliveries: list[Delivery] = []
@@ -141,7 +180,7 @@ def _fuse(main: ir.Graph, found: _Attention) -> bool:
         return False
     b, h, s, d = atoms_of(found.batch, heads, found.queries, found.value_size)
     joined: Axes = [b, s, [*h, *d]]
-    result, axes = _follow(found.context.outputs[0], [b, h, s, d], joined)
+    result, axes = _follow(found.context.outputs[0], [*found.outer(b, h), s, d], joined)
     finish = arrange(joined, axes)
     mask = None if found.mask is None else found.mask.plan(found.batch, heads, found.queries, found.keys)
     if finish is None or (mask is None) != (found.mask is None):
