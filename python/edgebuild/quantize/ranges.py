@@ -231,7 +231,7 @@ def _mse_range(statistics: TensorStatistics, levels: int, symmetric: bool) -> tu
 
 _COARSE = 64
 _FINALISTS = 8
-_FINE = 7
+_FINE = 5
 
 
 def _pairs(lows: Array, highs: Array, symmetric: bool) -> tuple[Array, Array]:
