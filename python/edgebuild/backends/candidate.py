@@ -35,6 +35,7 @@ class LoweredVariant:
         options: Passed to the backend when the variant is loaded.
         tolerances: (atol, rtol) that goldens are held to, by output name; None: those of the export.
         cpu_features: What a CPU must have for it, beyond the target's own.
+        measured_here: Whether its speed on the build machine says something about the CPUs that it is meant for.
     """
 
     name: str
@@ -47,3 +48,4 @@ class LoweredVariant:
     options: Mapping[str, str] = field(default_factory=dict)
     tolerances: Mapping[str, tuple[float, float]] | None = None
     cpu_features: tuple[str, ...] = ()
+    measured_here: bool = True

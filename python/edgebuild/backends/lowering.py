@@ -38,6 +38,7 @@ def lower_model(
     suffix: str = "",
     requires: Sequence[Sequence[str]] = ((),),
     tolerances: Tolerances | None = None,
+    measured_here: bool = True,
 ) -> tuple[LoweredModel, bool]:
     """Writes what the backend loads.
 
@@ -50,6 +51,7 @@ def lower_model(
         cache: Where it is kept.
         suffix: Behind the variants' names where one backend has several of a precision, e.g. "-vnni".
         requires: CPU features that a variant needs beyond the target's; a variant of the same files for each.
+        measured_here: Whether the build machine's speed says something about the CPUs that the variants are meant for.
         tolerances: Of the goldens; None: those of the export, widened for a graph that came quantised.
 
     Returns:
@@ -63,6 +65,7 @@ def lower_model(
     key = content_key(
         ["lower", backend.LOWERING, spec.name, spec.version, settings, precision, suffix],
         [list(features) for features in requires],
+        measured_here,
         graph_sha256(graph),
         [list(exported.engine_inputs), list(exported.engine_outputs), dict(exported.tolerances)],
         None if tolerances is None else dict(tolerances),
@@ -78,7 +81,7 @@ def lower_model(
     )
 
     def make(folder: Path) -> None:
-        variant = backend.lower(candidate, settings, folder)
+        variant = replace(backend.lower(candidate, settings, folder), measured_here=measured_here)
         if tolerances is not None:
             variant = replace(variant, tolerances=tolerances)
         elif precision == "int8":

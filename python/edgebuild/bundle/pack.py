@@ -171,7 +171,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
             glibc=_newest(parts.target.os.glibc, engine.pin.glibc if engine else None),
             memory_bytes=parts.decisions.memory_bytes.get(variant.name),
         ),
-        speed="measured" if parts.measured else "unproved",
+        speed="measured" if parts.measured and variant.measured_here else "unproved",
         tolerances={
             name: Tolerance(atol=atol, rtol=rtol)
             for name, (atol, rtol) in (variant.tolerances or parts.exported.tolerances).items()

@@ -1,0 +1,70 @@
+"""Making candidates: from a float graph, observations and a placement to a quantised graph in a file."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import onnx_ir as ir
+
+from edgebuild.export.write import EXTERNAL_FROM_BYTES, INLINE_BELOW, weight_bytes
+from edgebuild.graph.io import load_model, save_model
+from edgebuild.graph.passes.dead_code import DeadCodeElimination
+from edgebuild.quantize.insert import Forms, insert, static_region
+from edgebuild.quantize.observe import Observations
+from edgebuild.quantize.placements import Placement
+from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.ranges import RangeMethod, choose_range
+from edgebuild.targets.spec import QuantizationScheme
+
+
+def values_to_observe(model: ir.Model, placements: tuple[Placement, ...], forms: Forms) -> tuple[str, ...]:
+    """Names of the values whose ranges one of the placements needs, in the order of execution."""
+    names: dict[str, None] = {}
+    for placement in placements:
+        region = static_region(model, Plan(modes=placement.modes, operators=placement.operators), forms)
+        names |= dict.fromkeys(region.leader(value).name or "" for value in region.carried)
+    return tuple(names)
+
+
+class RangeChooser:
+    """Ranges of observed values by any method, each computed once.
+
+    Args:
+        observations: Of the values.
+        scheme: Whose integer type and symmetry the ranges are for.
+    """
+
+    def __init__(self, observations: Observations, scheme: QuantizationScheme) -> None:
+        self._observations = observations
+        self._levels = 2**16 if scheme.activation.endswith("16") else 2**8
+        self._symmetric = scheme.symmetric_activations
+        self._found: dict[tuple[str, RangeMethod], tuple[float, float]] = {}
+
+    def ranges(self, methods: Mapping[str, RangeMethod] | RangeMethod) -> dict[str, tuple[float, float]]:
+        """(low, high) of every observed value, by one method or by one for each."""
+        return {
+            name: self._range(name, methods if isinstance(methods, str) else methods[name])
+            for name in self._observations.tensors
+        }
+
+    def _range(self, name: str, method: RangeMethod) -> tuple[float, float]:
+        if (name, method) not in self._found:
+            self._found[name, method] = choose_range(
+                self._observations.tensors[name], method, levels=self._levels, symmetric=self._symmetric
+            )
+        return self._found[name, method]
+
+
+def without(plan: Plan, layers: frozenset[str]) -> Plan:
+    """The plan with some layers left float."""
+    return replace(plan, modes={name: mode for name, mode in plan.modes.items() if name not in layers})
+
+
+def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: Forms, path: Path) -> Path:
+    """Writes the graph quantised by a plan; weights of 256 MiB or more beside it."""
+    model = load_model(graph)
+    insert(model, plan, scheme, forms)
+    DeadCodeElimination()(model)
+    threshold = INLINE_BELOW if weight_bytes(model) >= EXTERNAL_FROM_BYTES else EXTERNAL_FROM_BYTES
+    save_model(model, path, external_threshold=threshold)
+    return path

@@ -1,0 +1,235 @@
+"""From a float graph and a plan to the graph that a backend runs on integers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from edgebuild.errors import InternalError
+from edgebuild.graph.values import is_op
+from edgebuild.quantize import products
+from edgebuild.quantize.editor import GraphEditor
+from edgebuild.quantize.layers import Layer, find_layers
+from edgebuild.quantize.parameters import Parameters, quantization_parameters
+from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.recurrent import quantize_lstm
+from edgebuild.quantize.region import Region, find_region
+from edgebuild.quantize.weights import QuantizedWeight, quantize_bias, quantize_weight, scales_for_bias
+from edgebuild.targets.spec import QuantizationScheme
+
+_DTYPES = {
+    "uint8": ir.DataType.UINT8,
+    "int8": ir.DataType.INT8,
+    "uint16": ir.DataType.UINT16,
+    "int16": ir.DataType.INT16,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forms:
+    """How a backend wants products written.
+
+    Args:
+        fused_products: Whether com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul are legal, which take the bias in.
+        fused_activations: Whether a range that begins at 0 may do the work of Relu and Clip.
+    """
+
+    fused_products: bool
+    fused_activations: bool = True
+
+
+def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms) -> None:
+    """Rewrites ``model`` in place: what the plan names computes on integers, the rest stays as it is.
+
+    Dead weights are left for dead-code elimination.
+
+    Raises:
+        InternalError: The plan names a layer or a range that the graph has not, or lacks one that it needs.
+    """
+    graph = model.graph
+    layers = {layer.name: layer for layer in find_layers(graph)}
+    unknown = sorted(set(plan.modes) - set(layers))
+    if unknown:
+        msg = f"the quantisation plan names layers that the graph has not: {', '.join(unknown[:3])}"
+        raise InternalError(msg)
+    static = [layer for name, layer in layers.items() if plan.modes.get(name) == "static"]
+    region = static_region(model, plan, forms)
+    editor = GraphEditor(graph)
+    pairs = _carry(editor, region, plan, scheme)
+    for layer in static:
+        _static_layer(editor, layer, pairs[layer.data], scheme, forms)
+    fused = False
+    for name, mode in plan.modes.items():
+        layer = layers[name]
+        if mode == "static":
+            fused |= layer.kind == "matmul" and forms.fused_products
+        elif layer.kind == "recurrent":
+            quantize_lstm(editor, layer, per_channel=scheme.per_channel)
+            fused = True
+        elif mode == "dynamic":
+            products.dynamic(editor, layer, _weight(layer, scheme))
+            fused = True
+        else:
+            products.blockwise(editor, layer)
+            fused = True
+    if fused:
+        graph.opset_imports.setdefault("com.microsoft", 1)
+
+
+def static_region(model: ir.Model, plan: Plan, forms: Forms) -> Region:
+    """Where the plan makes the graph integer: what has to be observed for it, and what will carry Q/DQ."""
+    static = [layer for layer in find_layers(model.graph) if plan.modes.get(layer.name) == "static"]
+    return find_region(
+        model.graph,
+        static,
+        operators=plan.operators,
+        float_outputs=True,
+        fused_activations=forms.fused_activations,
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CarriedValue:
+    """A value with its Q/DQ: ``quantized`` and ``dequantized`` are its two forms behind them."""
+
+    scale: ir.Value
+    zero_point: ir.Value
+    quantized: ir.Value
+    dequantized: ir.Value
+    parameters: Parameters
+
+
+def _carry(editor: GraphEditor, region: Region, plan: Plan, scheme: QuantizationScheme) -> dict[ir.Value, CarriedValue]:
+    shared: dict[ir.Value, tuple[ir.Value, ir.Value, Parameters]] = {}
+    pairs: dict[ir.Value, CarriedValue] = {}
+    readers = {value: _region_uses(value, region) for value in region.carried}
+    for value in region.carried:
+        leader = region.leader(value)
+        if leader not in shared:
+            shared[leader] = _parameters(editor, leader, plan, scheme)
+        pairs[value] = _insert_pair(editor, value, *shared[leader], readers[value], everyone=value in region.producers)
+    return pairs
+
+
+def _region_uses(value: ir.Value, region: Region) -> list[tuple[ir.Node, int]]:
+    return [(use.node, use.idx) for use in value.uses() if use.node in region.nodes]
+
+
+def _parameters(
+    editor: GraphEditor, value: ir.Value, plan: Plan, scheme: QuantizationScheme
+) -> tuple[ir.Value, ir.Value, Parameters]:
+    name = value.name or ""
+    if name not in plan.ranges:
+        msg = f"the quantisation plan has no range for '{name}'"
+        raise InternalError(msg)
+    found = quantization_parameters(*plan.ranges[name], scheme.activation, symmetric=scheme.symmetric_activations)
+    scale = editor.initializer(f"{name}_scale", np.asarray(found.scale), ir.DataType.FLOAT)
+    zero = editor.initializer(f"{name}_zero_point", np.asarray(found.zero_point), _DTYPES[scheme.activation])
+    return scale, zero, found
+
+
+def _insert_pair(
+    editor: GraphEditor,
+    value: ir.Value,
+    scale: ir.Value,
+    zero: ir.Value,
+    parameters: Parameters,
+    readers: Sequence[tuple[ir.Node, int]],
+    *,
+    everyone: bool,
+) -> CarriedValue:
+    """Puts Q and DQ behind ``value``; ``readers``, or all that read it now, read the dequantised form."""
+    graph, name = editor.graph, value.name or ""
+    uses = [(use.node, use.idx) for use in value.uses()] if everyone else list(readers)
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear")
+    quantized = quantize.outputs[0]
+    quantized.name = editor.fresh(f"{name}_quantized")
+    quantized.type, quantized.shape = ir.TensorType(zero.dtype), value.shape  # type: ignore[arg-type]
+    dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{name}_DequantizeLinear")
+    dequantized = dequantize.outputs[0]
+    dequantized.type, dequantized.shape = value.type, value.shape
+    producer = value.producer()
+    if producer is None:
+        first = next(iter(graph))
+        graph.insert_before(first, [quantize, dequantize])
+    else:
+        graph.insert_after(producer, [quantize, dequantize])
+    for node, index in uses:
+        node.replace_input_with(index, dequantized)
+    if everyone and value.is_graph_output():
+        for index, output in enumerate(graph.outputs):
+            if output is value:
+                graph.outputs[index] = dequantized
+        value.name, dequantized.name = editor.fresh(f"{name}_exact"), name
+    else:
+        dequantized.name = editor.fresh(f"{name}_dequantized")
+    return CarriedValue(
+        scale=scale, zero_point=zero, quantized=quantized, dequantized=dequantized, parameters=parameters
+    )
+
+
+def _weight(layer: Layer, scheme: QuantizationScheme, data_scale: float | None = None) -> QuantizedWeight:
+    weight = layer.weight_array()
+    axis = layer.channel_axis
+    if layer.kind == "matmul" and layer.transposed:
+        weight, axis = np.ascontiguousarray(weight.T), 1
+    bounds = None if data_scale is None else scales_for_bias(layer.bias_array(), data_scale)
+    if bounds is not None and not scheme.per_channel:
+        bounds = np.max(bounds, keepdims=True)
+    return quantize_weight(
+        weight, axis, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range, smallest_scales=bounds
+    )
+
+
+def _static_layer(
+    editor: GraphEditor, layer: Layer, data: CarriedValue, scheme: QuantizationScheme, forms: Forms
+) -> None:
+    if layer.kind == "matmul" and forms.fused_products and not _read_by_quantizer_only(layer.output):
+        products.static(editor, layer, data.quantized, data.scale, data.zero_point, _weight(layer, scheme))
+        return
+    node = layer.nodes[0]
+    step = float(data.parameters.scale)
+    integers = _weight(layer, scheme, step)
+    values, axis = integers.values, integers.axis
+    name = layer.weight.name or layer.name
+    weight = _dequantized(editor, node, name, values, integers.scales, axis)
+    if layer.kind == "conv" or is_op(node, "Gemm"):
+        node.replace_input_with(1, weight)
+        if is_op(node, "Gemm"):
+            node.attributes["transB"] = ir.AttrInt64("transB", 0)
+        bias = layer.bias_array()
+        if bias is not None:
+            integer_bias, steps = quantize_bias(bias, step, integers.scales)
+            node.replace_input_with(2, _dequantized(editor, node, f"{name}_bias", integer_bias, steps, 0))
+        return
+    node.replace_input_with(1, weight)
+
+
+def _read_by_quantizer_only(value: ir.Value) -> bool:
+    uses = list(value.uses())
+    return bool(uses) and not value.is_graph_output() and all(is_op(use.node, "QuantizeLinear") for use in uses)
+
+
+def _dequantized(
+    editor: GraphEditor,
+    before: ir.Node,
+    name: str,
+    values: "np.ndarray[tuple[int, ...], np.dtype[np.signedinteger]]",
+    scales: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]",
+    axis: int,
+) -> ir.Value:
+    """Integers as an initialiser with a DequantizeLinear behind; one scale is written as a scalar."""
+    kind = ir.DataType.INT8 if values.dtype == np.int8 else ir.DataType.INT32
+    single = scales.size == 1 and values.shape[axis] != 1
+    steps = scales.reshape(()) if single else scales
+    integers = editor.initializer(f"{name}_quantized", values, kind)
+    scale = editor.initializer(f"{name}_scale", steps, ir.DataType.FLOAT)
+    zero = editor.initializer(f"{name}_zero_point", np.zeros(steps.shape, values.dtype), kind)
+    attributes: Mapping[str, int] = {} if single else {"axis": axis}
+    node = ir.node("DequantizeLinear", [integers, scale, zero], attributes, name=f"{name}_DequantizeLinear")
+    output = node.outputs[0]
+    output.name = editor.fresh(f"{name}_dequantized")
+    output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)
+    editor.graph.insert_before(before, node)
+    return output

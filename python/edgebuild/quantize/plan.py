@@ -1,0 +1,56 @@
+"""Plan: what of a graph is quantised and how, by names, so that it can be kept, compared and replayed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+Mode = Literal["static", "dynamic", "blockwise"]
+"""How a layer is computed: on ranges measured before, on ranges of each run, or on integer weights with float activations
+that the kernel quantises block by block."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is quantised.
+
+    Args:
+        modes: By layer name; a layer that is not named stays float.
+        operators: Operator types that may join the integer region between static layers.
+        ranges: (low, high) of each value that carries Q/DQ, by name.
+    """
+
+    modes: Mapping[str, Mode]
+    operators: frozenset[str] = frozenset()
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def count(self, mode: Mode) -> int:
+        """Layers of a mode."""
+        return sum(1 for value in self.modes.values() if value == mode)
+
+    def to_json(self) -> dict[str, Any]:
+        """As decisions keep it; floats survive the way there and back."""
+        return {
+            "modes": dict(self.modes),
+            "operators": sorted(self.operators),
+            "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Plan":
+        """What ``to_json`` gave.
+
+        Raises:
+            ValueError: It is nothing of the kind.
+        """
+        try:
+            modes = {str(name): mode for name, mode in data["modes"].items()}
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()}
+            operators = frozenset(str(name) for name in data["operators"])
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            msg = f"not a quantisation plan: {error!r}"
+            raise ValueError(msg) from error
+        wrong = sorted({str(mode) for mode in modes.values()} - set(get_args(Mode)))
+        if wrong:
+            msg = f"expected modes {', '.join(get_args(Mode))}, got {wrong[0]!r}"
+            raise ValueError(msg)
+        return cls(modes=modes, operators=operators, ranges=ranges)

@@ -1,0 +1,90 @@
+"""The accuracy budget: what a quantised variant may lose, and whether it stayed inside."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from edgebuild.select.metrics import OutputScore
+
+DEFAULT_MAX_DROP = 0.005
+DEFAULT_MIN_AGREEMENT = 0.98
+DEFAULT_MIN_SQNR_DB = 20.0
+DECISION_SQNR_DB = 12.0
+"""For outputs that are judged by their decisions: noise of a quarter of the signal, which far from a tie changes none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What may be lost against the float model.
+
+    Args:
+        max_drop: Of the user's own score (``--eval``), absolute: 0.005 is half a point of an accuracy between 0 and 1.
+        min_agreement: Share of decisions that must agree, where an output makes any.
+        min_sqnr_db: Signal to noise of outputs that make none; None: 20 dB, a cosine of 0.995, and 12 dB beside decisions.
+    """
+
+    max_drop: float = DEFAULT_MAX_DROP
+    min_agreement: float = DEFAULT_MIN_AGREEMENT
+    min_sqnr_db: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """A variant on the held-out data: each output against the float model, and the user's own score if there is one."""
+
+    outputs: tuple[OutputScore, ...]
+    value: float | None = None
+    float_value: float | None = None
+
+    @property
+    def drop(self) -> float | None:
+        """Points lost by the user's own score; below 0: gained."""
+        if self.value is None or self.float_value is None:
+            return None
+        return self.float_value - self.value
+
+    @property
+    def sqnr_db(self) -> float:
+        """Of the worst output."""
+        return min((output.sqnr_db for output in self.outputs), default=float("inf"))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outputs": [output.to_json() for output in self.outputs],
+            "value": self.value,
+            "float_value": self.float_value,
+        }
+
+
+def violations(score: Score, budget: Budget) -> tuple[str, ...]:
+    """What is outside the budget, in words; empty: nothing.
+
+    A user's own score decides alone. Without one every output is held to its decisions, or its signal to noise.
+    """
+    if score.drop is not None:
+        if score.drop <= budget.max_drop:
+            return ()
+        return (
+            f"score {score.value:.4g}, float {score.float_value:.4g}: dropped {score.drop:.4g}, allowed {budget.max_drop:g}",
+        )
+    return tuple(_output_violations(score.outputs, budget))
+
+
+def _output_violations(outputs: Sequence[OutputScore], budget: Budget) -> list[str]:
+    found = []
+    for output in outputs:
+        decides = output.agreement is not None
+        least = budget.min_sqnr_db
+        if least is None:
+            least = DECISION_SQNR_DB if decides else DEFAULT_MIN_SQNR_DB
+        if output.agreement is not None and output.agreement < budget.min_agreement:
+            found.append(
+                f"output '{output.output}': {output.agreement:.2%} of {output.decisions} decisions agree with float, "
+                f"needed {budget.min_agreement:.2%}"
+            )
+        if output.sqnr_db < least:
+            found.append(f"output '{output.output}': signal to noise {output.sqnr_db:.1f} dB, needed {least:g} dB")
+    return found

@@ -1,0 +1,267 @@
+"""From a float graph, data and a budget to the quantised graphs that may ship, or to the reason why none does."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgebuild.cache import Cache
+from edgebuild.errors import CalibrationError, GateError
+from edgebuild.export.result import ExportedModel
+from edgebuild.graph.io import load_model
+from edgebuild.quantize.calibrate import calibrate, named_batches
+from edgebuild.quantize.candidate import RangeChooser, values_to_observe, write_candidate
+from edgebuild.quantize.data import CalibrationData
+from edgebuild.quantize.insert import Forms
+from edgebuild.quantize.placements import placements
+from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.running import OpenGraph
+from edgebuild.quantize.schemes import SchemeGroup, group_schemes, judged_group
+from edgebuild.select.budget import Budget, Score, violations
+from edgebuild.select.search import Base, Outcome, Problem, Trial, search
+from edgebuild.select.tolerances import golden_tolerances
+from edgebuild.select.workbench import Evaluate, Workbench
+from edgebuild.targets.spec import QuantizationScheme
+
+EVALUATIONS = {"fast": 8, "normal": 24, "best": 96}
+"""Candidates that may be judged for accuracy, by effort."""
+
+Tolerances = Mapping[str, tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedGraph:
+    """A quantised graph that is inside the budget.
+
+    Args:
+        group: The schemes that it serves.
+        graph: The file.
+        score: On all held-out data.
+        tolerances: (atol, rtol) of the goldens, by output name.
+        judged: Whether it is the one that the search measured, on a CPU that it is meant for.
+    """
+
+    group: SchemeGroup
+    graph: Path
+    score: Score
+    tolerances: Tolerances
+    judged: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """What quantisation came to for one backend.
+
+    Args:
+        graphs: What may ship, best first; empty: float ships, and ``reason`` says why.
+        reason: Why nothing was chosen, or why a scheme was left out; empty: nothing to say.
+        report: Everything that was tried, for the report beside the bundle.
+        plan: What was chosen; None: nothing.
+    """
+
+    graphs: tuple[QuantizedGraph, ...]
+    reason: str
+    report: Mapping[str, Any]
+    plan: Plan | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeRequest:
+    """What is wanted.
+
+    Args:
+        data: Calibration samples; a part of them is held out.
+        held_out: That part.
+        budget: What may be lost.
+        evaluate: The user's own score; None: outputs are compared with float.
+        effort: "fast", "normal" or "best".
+        fused_products: Whether the engine's fused integer products are legal.
+        measurable: Whether this machine can run the target.
+        cpu_features: Of this machine.
+    """
+
+    data: CalibrationData
+    held_out: float
+    budget: Budget
+    evaluate: Evaluate | None
+    effort: str
+    fused_products: bool
+    measurable: bool
+    cpu_features: Sequence[str]
+
+
+def quantize(
+    graph: Path,
+    exported: ExportedModel,
+    schemes: Sequence[QuantizationScheme],
+    request: QuantizeRequest,
+    open_graph: OpenGraph,
+    folder: Path,
+    cache: Cache,
+    *,
+    replay: Plan | None = None,
+    progress: Callable[[str], None] = lambda text: None,
+    advance: Callable[[int, int], None] = lambda done, total: None,
+) -> Quantized:
+    """Searches for the fastest quantised form inside the budget and writes it once for every scheme that needs its own.
+
+    Args:
+        graph: The optimised float graph.
+        exported: Whose signature and samples it has.
+        schemes: Of the target's backend, best first.
+        request: What is wanted.
+        open_graph: How a graph is run.
+        folder: Where the quantised graphs are left.
+        cache: For statistics of the calibration.
+        replay: A plan that was chosen before; it is judged, but nothing else is tried.
+        progress: Hears what is being done.
+        advance: Hears how many of how many calibration batches are done.
+
+    Raises:
+        CalibrationError: The data can't be used, or one sample is too few to hold one out.
+        GateError: ``replay`` is outside the budget.
+    """
+    inputs = {
+        g: s.name for g, s in zip(exported.engine_inputs, exported.signature.inputs, strict=True) if g is not None
+    }
+    outputs = {g: s.name for g, s in zip(exported.engine_outputs, exported.signature.outputs, strict=True)}
+    groups = group_schemes(schemes)
+    judged = judged_group(groups, request.cpu_features)
+    forms = Forms(fused_products=request.fused_products)
+    model = load_model(graph)
+    ways = placements(model, forms)
+    used, held = request.data.split(request.held_out)
+    if held is None:
+        msg = f"one calibration sample is too few: some must be held out to judge the quantised model by ({request.data.description})"
+        raise CalibrationError(msg, hint="give 32 samples or more")
+
+    def plain() -> Base:
+        progress(f"calibrate: {used.description}")
+        values = values_to_observe(model, ways, forms)
+        found, _ = calibrate(
+            graph, values, used, inputs, open_graph, cache, progress=lambda done: advance(done, len(used))
+        )
+        return Base(name="plain", graph=graph, ranges=RangeChooser(found, judged.scheme))
+
+    def batches() -> Any:
+        return named_batches(held, inputs)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with Workbench(
+        graph, batches, inputs=inputs, outputs=outputs, open_graph=open_graph, evaluate=request.evaluate
+    ) as bench:
+        if replay is None:
+            problem = Problem(
+                placements=ways,
+                bases=[plain],
+                scheme=judged.scheme,
+                forms=forms,
+                budget=request.budget,
+                measurable=request.measurable,
+                evaluations=EVALUATIONS[request.effort],
+                folder=folder,
+                progress=progress,
+            )
+            outcome = search(problem, bench) if ways else Outcome(chosen=None, trials=(), reason=_NOTHING)
+        else:
+            outcome = _replayed(replay, graph, judged.scheme, forms, request, bench, folder)
+        graphs, left_out = _write_all(
+            outcome.chosen, graph, groups, judged, forms, request, bench, folder, exported, open_graph
+        )
+    reason = "; ".join(part for part in (outcome.reason, *left_out) if part)
+    report = _report(outcome, request, used, held, judged.scheme, reason)
+    return Quantized(
+        graphs=graphs, reason=reason, report=report, plan=outcome.chosen.plan if outcome.chosen and graphs else None
+    )
+
+
+_NOTHING = "the model has no layer whose weights could be quantised"
+
+
+def _replayed(
+    plan: Plan,
+    graph: Path,
+    scheme: QuantizationScheme,
+    forms: Forms,
+    request: QuantizeRequest,
+    bench: Workbench,
+    folder: Path,
+) -> Outcome:
+    path = write_candidate(graph, plan, scheme, forms, folder / "candidate.onnx")
+    score = bench.score(path)
+    broken = violations(score, request.budget)
+    if broken:
+        msg = f"the replayed decisions give a quantised model outside the budget: {'; '.join(broken)}"
+        raise GateError(msg, hint="decide anew: leave --decisions out")
+    trial = Trial(name="replayed", placement="replayed", base="plain", method=None, plan=plan, score=score)
+    return Outcome(chosen=trial, trials=(trial,))
+
+
+def _write_all(
+    chosen: Trial | None,
+    graph: Path,
+    groups: Sequence[SchemeGroup],
+    judged: SchemeGroup,
+    forms: Forms,
+    request: QuantizeRequest,
+    bench: Workbench,
+    folder: Path,
+    exported: ExportedModel,
+    open_graph: OpenGraph,
+) -> tuple[tuple[QuantizedGraph, ...], list[str]]:
+    """The chosen plan under every scheme; one whose accuracy does not hold is left out, with the reason."""
+    graphs: list[QuantizedGraph] = []
+    left_out: list[str] = []
+    for group in groups if chosen is not None else ():
+        assert chosen is not None
+        path = write_candidate(graph, chosen.plan, group.scheme, forms, folder / f"int8{group.suffix}.onnx")
+        score = chosen.score if group is judged and chosen.score is not None else bench.score(path)
+        broken = violations(score, request.budget)
+        if broken:
+            left_out.append(
+                f"not for CPUs that need {group.suffix.lstrip('-') or 'the first scheme'}: {'; '.join(broken)}"
+            )
+            continue
+        tolerances = golden_tolerances(exported, path, open_graph)
+        graphs.append(
+            QuantizedGraph(group=group, graph=path, score=score, tolerances=tolerances, judged=group is judged)
+        )
+    (folder / "candidate.onnx").unlink(missing_ok=True)
+    (folder / "candidate.onnx.data").unlink(missing_ok=True)
+    return tuple(graphs), left_out
+
+
+def _report(
+    outcome: Outcome,
+    request: QuantizeRequest,
+    used: CalibrationData,
+    held: CalibrationData,
+    scheme: QuantizationScheme,
+    reason: str,
+) -> dict[str, Any]:
+    return {
+        "calibration": {
+            "samples": used.count,
+            "sha256": used.sha256,
+            "random": used.random,
+            "source": used.description,
+        },
+        "held_out": {"samples": held.count, "sha256": held.sha256},
+        "budget": request.budget.to_json(),
+        "scheme": {key: value for key, value in vars(scheme).items() if key != "cpu_features"},
+        "chosen": None if outcome.chosen is None else outcome.chosen.name,
+        "reason": reason,
+        "trials": [_trial(trial) for trial in outcome.trials],
+    }
+
+
+def _trial(trial: Trial) -> dict[str, Any]:
+    speed = trial.speed
+    return {
+        "name": trial.name,
+        "fits": trial.fits,
+        "violations": list(trial.violations),
+        "score": None if trial.score is None else trial.score.to_json(),
+        "speed": None if speed is None else {**vars(speed)},
+        "reverted": list(trial.reverted),
+    }

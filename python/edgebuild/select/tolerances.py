@@ -1,0 +1,43 @@
+"""What the goldens of a quantised variant are held to."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from edgebuild.export.result import ExportedModel
+from edgebuild.quantize.running import OpenGraph
+
+_MARGIN = 1.5
+"""Between CPUs sums are rounded differently, and a value on the edge between two steps takes the other one."""
+
+
+def golden_tolerances(exported: ExportedModel, graph: Path, open_graph: OpenGraph) -> Mapping[str, tuple[float, float]]:
+    """Tolerances that a quantised graph meets here with some margin: 1.5 times its own error on the samples.
+
+    They prove that the bundle's files compute what was judged, not that it is accurate: that is what the budget is for.
+
+    Args:
+        exported: Whose samples and outputs are the goldens.
+        graph: The quantised graph.
+        open_graph: How it is run.
+
+    Returns:
+        (atol, rtol) by output name; integer and bool outputs are compared exactly only where they are equal here.
+    """
+    tolerances = dict(exported.tolerances)
+    with open_graph(graph) as runner:
+        for index in range(exported.sample_count):
+            with np.load(exported.directory / "samples" / f"{index}.npz", allow_pickle=False) as arrays:
+                feeds = {name: arrays[f"in.{i}"] for i, name in enumerate(exported.engine_inputs) if name is not None}
+                expected = [arrays[f"out.{i}"] for i in range(len(exported.engine_outputs))]
+            results = runner.run(feeds)
+            for spec, name, wanted in zip(exported.signature.outputs, exported.engine_outputs, expected, strict=True):
+                got = np.asarray(results[name])
+                if wanted.dtype.kind not in "fiub" or wanted.size == 0 or got.shape != wanted.shape:
+                    continue
+                difference = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+                worst = float(np.max(difference[np.isfinite(difference)], initial=0.0))
+                atol, rtol = tolerances[spec.name]
+                tolerances[spec.name] = (max(atol, _MARGIN * worst), rtol)
+    return tolerances
