@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from edgebuild.backends.lowering import lower_float
+from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle, write_beside
 from edgebuild.cache import Cache, file_sha256
@@ -21,8 +21,9 @@ from edgebuild.model.request import ModelRequest
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner
 from edgebuild.options import BuildOptions
+from edgebuild.quantization import BackendQuantization, quantize_backend
 from edgebuild.report import BuildReport, Progress, SilentProgress
-from edgebuild.select.decisions import Decisions, decide, read_decisions
+from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions
 from edgebuild.summary import build_report
 from edgebuild.targets import BackendSpec, TargetSpec, load_target
 
@@ -119,21 +120,48 @@ def build_from_request(
     ]
     clock.cached(all(hit for _, hit in (*graphs, *lowered)))
 
+    decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
+    quantized: list[BackendQuantization] = []
+    if options.quantize is not None:
+        clock.enter("quantise")
+        found = [
+            quantize_backend(
+                exported,
+                graph,
+                spec,
+                target,
+                options.quantize,
+                cache,
+                progress,
+                decided=None if decided is None else decided.quantization.get(spec.name),
+                variant_options=options.variant_options,
+                seed=request.seed,
+                search_path=request.search_path,
+            )
+            for spec, (graph, _) in zip(specs, graphs, strict=True)
+        ]
+        quantized = [result for result, _ in found]
+        clock.cached(all(hit for _, hit in found))
+
     clock.enter("runner", target.toolchain.triple)
     parts = PackedParts(
         exported=exported,
         target=target,
         graphs=tuple(graph for graph, _ in graphs),
-        lowered=tuple((spec, model) for spec, (model, _) in zip(specs, lowered, strict=True)),
+        lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
+        quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
         engines=_engines(target, specs, cache),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
-        decisions=Decisions(target=target.name),
+        decisions=Decisions(
+            target=target.name,
+            quantization={spec.name: dict(q.decision) for spec, q in zip(specs, quantized, strict=False)},
+        ),
     )
 
     clock.enter("decide", "what the variants need")
-    decisions, hit = _decide(parts, cache, options)
+    decisions, hit = _decide(parts, cache, options, decided)
     parts = replace(parts, decisions=decisions)
     clock.cached(hit)
 
@@ -149,7 +177,8 @@ def build_from_request(
     write_beside(bundle.path, "decisions", decisions.text())
     cache.trim()
     clock.finish()
-    report = build_report(bundle, parts, proof, clock.seconds, clock.hits)
+    by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
+    report = build_report(bundle, parts, proof, clock.seconds, clock.hits, by_backend)
     write_beside(bundle.path, "report", json.dumps(report.to_json(), indent=2) + "\n")
     return report
 
@@ -194,10 +223,24 @@ def _engines(target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache) -> 
     }
 
 
-def _decide(parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[Decisions, bool]:
+def _in_order(
+    specs: Sequence[BackendSpec], floats: Sequence[LoweredModel], quantized: Sequence[BackendQuantization]
+) -> Iterator[tuple[BackendSpec, LoweredModel]]:
+    """The variants in the order in which a runner tries them: a backend's quantised ones, then its float one if it is needed."""
+    for index, (spec, model) in enumerate(zip(specs, floats, strict=True)):
+        result = quantized[index] if quantized else None
+        yield from ((spec, lowered) for lowered in (result.lowered if result else ()))
+        if result is None or result.float_needed:
+            yield spec, model
+
+
+def _decide(
+    parts: PackedParts, cache: Cache, options: BuildOptions, decided: Decisions | None
+) -> tuple[Decisions, bool]:
     """Decisions from the user's file, the cache, or by running a first bundle; none for a board that can't be run here."""
-    if options.decisions is not None:
-        return read_decisions(options.decisions, parts.target.name, parts.variant_names), False
+    if options.decisions is not None and decided is not None:
+        check_variants(decided, options.decisions, parts.variant_names)
+        return replace(decided, quantization=parts.decisions.quantization), False
     if why_not_here(parts.target.soc.arch, parts.target.soc.features) is not None:
         return parts.decisions, False
 
@@ -209,7 +252,8 @@ def _decide(parts: PackedParts, cache: Cache, options: BuildOptions) -> tuple[De
     content = [model.folder.name for _, model in parts.lowered] + [parts.runner.parent.name]
     content.append(file_sha256(parts.exported.directory / "samples" / "0.npz"))  # sizes of dynamic axes
     engines = sorted(files.pin.sha256 for files in parts.engines.values())
-    return decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
+    memory, hit = decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
+    return replace(parts.decisions, memory_bytes=memory.memory_bytes), hit
 
 
 def _outside_engines(parts: PackedParts) -> list[Path]:

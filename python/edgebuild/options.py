@@ -3,6 +3,35 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from edgebuild.select.budget import Budget
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeOptions:
+    """How ``--int8`` is done.
+
+    Args:
+        calib: Calibration data: the path of a folder or file, ``"module:callable"``, ``"random"``, or from Python a
+            DataLoader or any iterable of samples; None: only with decisions to replay.
+        preprocess: What makes images into inputs; needed for folders of images.
+        evaluate: The user's own score: ``"module:callable"`` or a function ``f(predict) -> number``; more is better.
+        budget: What may be lost.
+        effort: "fast", "normal" or "best": how many candidates may be judged.
+        required: Whether it is an error (exit code 6) if nothing quantised may ship.
+        held_out: Share of the samples that is kept apart to judge with, in (0, 1).
+        max_samples: Samples to use at most.
+    """
+
+    calib: Any = None
+    preprocess: Any = None
+    evaluate: Any = None
+    budget: Budget = field(default_factory=Budget)
+    effort: str = "normal"
+    required: bool = False
+    held_out: float = 0.25
+    max_samples: int = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +47,7 @@ class BuildOptions:
         deadline_s: Time limit of everything that runs the model, in seconds; None: none.
         measure: Whether to measure latency of variants that the build machine can run.
         variant_options: Options of every variant, e.g. ``{"intra_op_threads": "2"}``.
+        quantize: Look for INT8 variants inside an accuracy budget; None: float only.
     """
 
     target: str
@@ -28,3 +58,4 @@ class BuildOptions:
     deadline_s: float | None = None
     measure: bool = True
     variant_options: Mapping[str, str] = field(default_factory=dict)
+    quantize: QuantizeOptions | None = None

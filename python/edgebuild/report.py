@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -87,6 +87,7 @@ class BuildReport:
         seconds: Wall time of each stage.
         cached: Stages that were taken from the cache.
         original_latency_ms: Median of the original in PyTorch, one thread.
+        quantization: By backend what ``--int8`` tried and why it chose; empty: it was not asked for.
     """
 
     bundle: Path
@@ -108,6 +109,7 @@ class BuildReport:
     cached: tuple[str, ...]
     original_latency_ms: float | None
     next_steps: tuple[str, ...]
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object with a schema name, as ``--json`` prints it."""
@@ -127,6 +129,6 @@ class BuildReport:
         data["signature"] = self.signature.to_json()
         data["parity"] = checks(self.parity)
         data["variants"] = [{**vars(v), "checks": checks(v.checks)} for v in self.variants]
-        for key in ("sizes", "passes", "seconds"):
+        for key in ("sizes", "passes", "seconds", "quantization"):
             data[key] = dict(data[key])
         return data

@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ from edgebuild.bundle.manifest import Variant
 from edgebuild.bundle.pack import PackedParts
 from edgebuild.bundle.reader import Bundle
 from edgebuild.devices.proof import Proof
+from edgebuild.quantization import BackendQuantization
 from edgebuild.report import BuildReport, OutputCheck, VariantReport
 
 
 def build_report(
-    bundle: Bundle, parts: PackedParts, proof: Proof, seconds: Mapping[str, float], cached: Sequence[str]
+    bundle: Bundle,
+    parts: PackedParts,
+    proof: Proof,
+    seconds: Mapping[str, float],
+    cached: Sequence[str],
+    quantized: Mapping[str, BackendQuantization],
 ) -> BuildReport:
     """Puts together what the closing summary says; measures nothing itself."""
     exported = parts.exported
@@ -23,6 +29,7 @@ def build_report(
         for name, count in graph.passes.items():
             passes[name] = passes.get(name, 0) + count
     notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs for note in graph.notes)))
+    notes |= dict.fromkeys(_quantization_notes(quantized))
     if proof.kind is None:
         notes[f"the bundle was not run: {proof.reason}"] = None
     return BuildReport(
@@ -57,7 +64,22 @@ def build_report(
         cached=tuple(cached),
         original_latency_ms=exported.original_latency_ms,
         next_steps=_next_steps(bundle, thin=parts.thin),
+        quantization={
+            name: {"reason": found.reason, "search": found.report, "manifest": found.manifest}
+            for name, found in quantized.items()
+        },
     )
+
+
+def _quantization_notes(quantized: Mapping[str, BackendQuantization]) -> Iterator[str]:
+    """What ``--int8`` came to, one line for each thing that the user must know."""
+    for name, found in quantized.items():
+        if not found.lowered:
+            yield f"no INT8 variant ships for {name}: {found.reason}"
+        elif found.reason:
+            yield f"INT8 for {name}: {found.reason}"
+        if found.manifest is not None and not found.manifest["judged"]:
+            yield f"INT8 for {name}: calibrated on random data, so its accuracy is NOT known"
 
 
 def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms: float | None) -> VariantReport:

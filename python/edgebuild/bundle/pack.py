@@ -6,8 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
@@ -33,7 +34,8 @@ GOLDEN_BUDGET_BYTES = 32 * 2**20
 class PackedParts:
     """What goes into a bundle: the results of the stages before.
 
-    ``measured`` says whether the variants' speed is measured on this machine before the bundle is published.
+    ``measured`` says whether the variants' speed is measured on this machine before the bundle is published; ``quantization`` is
+    the manifest's summary of how quantised variants were calibrated, by backend.
     """
 
     exported: ExportedModel
@@ -45,6 +47,7 @@ class PackedParts:
     thin: bool
     measured: bool
     decisions: Decisions
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variant_names(self) -> tuple[str, ...]:
@@ -78,6 +81,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
         files=_files(parts),
         goldens=read_goldens(exported),
         producer=exported.producer,
+        quantization=parts.quantization or None,
     )
 
 

@@ -48,6 +48,34 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 )
 @click.option("--trust-model", is_flag=True, help="Load a pickle, which can run any code.")
 @click.option("--thin", is_flag=True, help="Leave the engine libraries out; see `edgebuild runtime pack`.")
+@click.option(
+    "--int8", "int8", is_flag=True, help="Look for INT8 variants that are faster and inside the accuracy budget."
+)
+@click.option("--calib", metavar="DATA", help="Calibration data: a folder, a file, module:callable, or random.")
+@click.option("--preprocess", metavar="SPEC", help="How images become inputs, e.g. imagenet; see docs/calibration.md.")
+@click.option(
+    "--eval", "evaluate", metavar="MODULE:CALLABLE", help="Your own score: f(predict) -> number, more is better."
+)
+@click.option("--max-drop", metavar="X", type=float, default=0.005, show_default=True, help="What that score may lose.")
+@click.option(
+    "--min-agreement",
+    metavar="X",
+    type=float,
+    default=0.98,
+    show_default=True,
+    help="Decisions that must stay, 0 to 1.",
+)
+@click.option(
+    "--min-sqnr", metavar="DB", type=float, help="Least signal to noise of outputs (default 20; 12 by decisions)."
+)
+@click.option(
+    "--effort",
+    type=click.Choice(["fast", "normal", "best"]),
+    default="normal",
+    show_default=True,
+    help="How long to search for INT8.",
+)
+@click.option("--require", type=click.Choice(["int8"]), help="Fail (exit code 6) if no such variant may ship.")
 @click.option("--decisions", metavar="FILE", type=click.Path(path_type=Path), help="Replay a decisions.json.")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of every variant.")
 @click.option("--deadline", metavar="SECONDS", type=float, help="Time limit of everything that runs the model.")
@@ -67,6 +95,15 @@ def command(
     parity_tol: str | None,
     trust_model: bool,
     thin: bool,
+    int8: bool,
+    calib: str | None,
+    preprocess: str | None,
+    evaluate: str | None,
+    max_drop: float,
+    min_agreement: float,
+    min_sqnr: float | None,
+    effort: str,
+    require: str | None,
     decisions: Path | None,
     options: tuple[str, ...],
     deadline: float | None,
@@ -103,6 +140,27 @@ def command(
     if decisions is not None and not decisions.is_file():
         msg = f"--decisions: {decisions} is no file"
         raise UsageError(msg)
+    quantize = None
+    if int8 or require is not None:
+        from edgebuild.options import QuantizeOptions
+        from edgebuild.select.budget import Budget
+
+        if calib is None and decisions is None:
+            from edgebuild.quantize.data import HINT_NO_DATA
+
+            msg = "--int8 needs calibration data: none is given"
+            raise UsageError(msg, hint=HINT_NO_DATA)
+        quantize = QuantizeOptions(
+            calib=calib,
+            preprocess=preprocess,
+            evaluate=evaluate,
+            budget=Budget(max_drop=max_drop, min_agreement=min_agreement, min_sqnr_db=min_sqnr),
+            effort=effort,
+            required=require is not None,
+        )
+    elif calib is not None:
+        msg = "--calib is given without --int8, which is what it is for"
+        raise UsageError(msg, hint="add --int8, or leave --calib out")
     build_options = BuildOptions(
         target=target,
         output=out,
@@ -112,6 +170,7 @@ def command(
         deadline_s=deadline,
         measure=not no_measure,
         variant_options=_pairs("--option", options),
+        quantize=quantize,
     )
 
     from edgebuild.cli.progress import show_progress

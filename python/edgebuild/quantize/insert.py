@@ -1,6 +1,6 @@
 """From a float graph and a plan to the graph that a backend runs on integers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,11 +32,22 @@ class Forms:
 
     Args:
         fused_products: Whether com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul are legal, which take the bias in.
+        recurrent: Whether its DynamicQuantizeLSTM is.
         fused_activations: Whether a range that begins at 0 may do the work of Relu and Clip.
     """
 
     fused_products: bool
+    recurrent: bool = False
     fused_activations: bool = True
+
+
+def forms_of(fused_operators: Collection[str]) -> Forms:
+    """What a backend with these operators outside the standard may be given."""
+    products = {"com.microsoft.MatMulIntegerToFloat", "com.microsoft.DynamicQuantizeMatMul"}
+    return Forms(
+        fused_products=products <= set(fused_operators),
+        recurrent="com.microsoft.DynamicQuantizeLSTM" in fused_operators,
+    )
 
 
 def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms) -> None:

@@ -39,7 +39,7 @@ def placements(model: ir.Model, forms: Forms) -> tuple[Placement, ...]:
     for product in products if "matmul" in kinds else products[:1]:
         for suffix, operators in (("", MOVING | ARITHMETIC), (", lean", _LEAN)):
             for convolutions in (True, False) if "conv" in kinds and "matmul" in kinds else (True,):
-                modes = _modes(layers, product, convolutions=convolutions, recurrent=forms.fused_products)
+                modes = _modes(layers, product, convolutions=convolutions, recurrent=forms.recurrent)
                 joining = _present(model, operators) if "static" in modes.values() else frozenset[str]()
                 name = _name(modes, layers) + (suffix if joining else "")
                 if modes:

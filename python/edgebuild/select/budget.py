@@ -1,5 +1,6 @@
 """The accuracy budget: what a quantised variant may lose, and whether it stayed inside."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +29,13 @@ class Budget:
     min_sqnr_db: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return dict(vars(self))
+        """What is unlimited is None."""
+        return {key: value if value is None or math.isfinite(value) else None for key, value in vars(self).items()}
+
+    @classmethod
+    def unlimited(cls) -> "Budget":
+        """Everything is inside: for data that says nothing about accuracy."""
+        return cls(max_drop=math.inf, min_agreement=0.0, min_sqnr_db=-math.inf)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,24 +21,27 @@ class Decisions:
     Args:
         target: The target's name.
         memory_bytes: What a variant needs, by its name: the runner's peak resident memory, rounded up to 16 MiB.
+        quantization: By backend what was quantised and how, as ``edgebuild.quantization`` writes it; empty: nothing was asked for.
     """
 
     target: str
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"schema": SCHEMA, "target": self.target, "memory_bytes": dict(sorted(self.memory_bytes.items()))}
+        data = {"schema": SCHEMA, "target": self.target, "memory_bytes": dict(sorted(self.memory_bytes.items()))}
+        return {**data, "quantization": dict(self.quantization)} if self.quantization else data
 
     def text(self) -> str:
         """The file's content."""
         return json.dumps(self.to_json(), indent=2) + "\n"
 
 
-def read_decisions(path: Path, target: str, variants: Sequence[str]) -> Decisions:
+def read_decisions(path: Path, target: str) -> Decisions:
     """Decisions to replay.
 
     Raises:
-        UsageError: The file can't be read, is not a decisions file, or is about another target or other variants.
+        UsageError: The file can't be read, is not a decisions file, or is about another target.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -56,14 +59,21 @@ def read_decisions(path: Path, target: str, variants: Sequence[str]) -> Decision
         msg = f"{path}: these decisions are for target {data.get('target')!r}, this build is for {target!r}"
         raise UsageError(msg)
     memory = data.get("memory_bytes")
-    if (
-        not isinstance(memory, dict)
-        or not all(isinstance(v, int) and 0 < v < 2**53 for v in memory.values())
-        or not set(memory) <= set(variants)
-    ):
-        msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {memory!r}"
+    if not isinstance(memory, dict) or not all(isinstance(v, int) and 0 < v < 2**53 for v in memory.values()):
+        msg = f"{path}: expected memory_bytes as a whole number above 0 for each variant, got {memory!r}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
+    quantization = data.get("quantization", {})
+    if not isinstance(quantization, dict) or not all(isinstance(entry, dict) for entry in quantization.values()):
+        msg = f"{path}: expected quantization as an object for each backend, got {quantization!r:.80}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
+    return Decisions(target=target, memory_bytes=memory, quantization=quantization)
+
+
+def check_variants(decisions: Decisions, path: Path, variants: Sequence[str]) -> None:
+    """Raises UsageError if the decisions name variants that the bundle will not have."""
+    if not set(decisions.memory_bytes) <= set(variants):
+        msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {', '.join(decisions.memory_bytes)}"
         raise UsageError(msg, hint="the decisions are from another model or another version")
-    return Decisions(target=target, memory_bytes=memory)
 
 
 def decide(

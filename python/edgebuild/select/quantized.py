@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.cache import Cache
-from edgebuild.errors import CalibrationError, GateError
+from edgebuild.errors import CalibrationError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.io import load_model
 from edgebuild.quantize.calibrate import calibrate, named_batches
 from edgebuild.quantize.candidate import RangeChooser, values_to_observe, write_candidate
 from edgebuild.quantize.data import CalibrationData
-from edgebuild.quantize.insert import Forms
+from edgebuild.quantize.insert import Forms, forms_of
 from edgebuild.quantize.placements import placements
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.schemes import SchemeGroup, group_schemes, judged_group
-from edgebuild.select.budget import Budget, Score, violations
+from edgebuild.select.budget import Budget, violations
 from edgebuild.select.search import Base, Outcome, Problem, Trial, search
 from edgebuild.select.tolerances import golden_tolerances
 from edgebuild.select.workbench import Evaluate, Workbench
@@ -36,14 +36,12 @@ class QuantizedGraph:
     Args:
         group: The schemes that it serves.
         graph: The file.
-        score: On all held-out data.
         tolerances: (atol, rtol) of the goldens, by output name.
         judged: Whether it is the one that the search measured, on a CPU that it is meant for.
     """
 
     group: SchemeGroup
     graph: Path
-    score: Score
     tolerances: Tolerances
     judged: bool
 
@@ -75,7 +73,7 @@ class QuantizeRequest:
         budget: What may be lost.
         evaluate: The user's own score; None: outputs are compared with float.
         effort: "fast", "normal" or "best".
-        fused_products: Whether the engine's fused integer products are legal.
+        fused_operators: Operators outside the standard that the backend has.
         measurable: Whether this machine can run the target.
         cpu_features: Of this machine.
     """
@@ -85,7 +83,7 @@ class QuantizeRequest:
     budget: Budget
     evaluate: Evaluate | None
     effort: str
-    fused_products: bool
+    fused_operators: Sequence[str]
     measurable: bool
     cpu_features: Sequence[str]
 
@@ -99,7 +97,6 @@ def quantize(
     folder: Path,
     cache: Cache,
     *,
-    replay: Plan | None = None,
     progress: Callable[[str], None] = lambda text: None,
     advance: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quantized:
@@ -113,13 +110,11 @@ def quantize(
         open_graph: How a graph is run.
         folder: Where the quantised graphs are left.
         cache: For statistics of the calibration.
-        replay: A plan that was chosen before; it is judged, but nothing else is tried.
         progress: Hears what is being done.
         advance: Hears how many of how many calibration batches are done.
 
     Raises:
         CalibrationError: The data can't be used, or one sample is too few to hold one out.
-        GateError: ``replay`` is outside the budget.
     """
     inputs = {
         g: s.name for g, s in zip(exported.engine_inputs, exported.signature.inputs, strict=True) if g is not None
@@ -127,7 +122,7 @@ def quantize(
     outputs = {g: s.name for g, s in zip(exported.engine_outputs, exported.signature.outputs, strict=True)}
     groups = group_schemes(schemes)
     judged = judged_group(groups, request.cpu_features)
-    forms = Forms(fused_products=request.fused_products)
+    forms = forms_of(request.fused_operators)
     model = load_model(graph)
     ways = placements(model, forms)
     used, held = request.data.split(request.held_out)
@@ -150,21 +145,18 @@ def quantize(
     with Workbench(
         graph, batches, inputs=inputs, outputs=outputs, open_graph=open_graph, evaluate=request.evaluate
     ) as bench:
-        if replay is None:
-            problem = Problem(
-                placements=ways,
-                bases=[plain],
-                scheme=judged.scheme,
-                forms=forms,
-                budget=request.budget,
-                measurable=request.measurable,
-                evaluations=EVALUATIONS[request.effort],
-                folder=folder,
-                progress=progress,
-            )
-            outcome = search(problem, bench) if ways else Outcome(chosen=None, trials=(), reason=_NOTHING)
-        else:
-            outcome = _replayed(replay, graph, judged.scheme, forms, request, bench, folder)
+        problem = Problem(
+            placements=ways,
+            bases=[plain],
+            scheme=judged.scheme,
+            forms=forms,
+            budget=request.budget,
+            measurable=request.measurable,
+            evaluations=EVALUATIONS[request.effort],
+            folder=folder,
+            progress=progress,
+        )
+        outcome = search(problem, bench)
         graphs, left_out = _write_all(
             outcome.chosen, graph, groups, judged, forms, request, bench, folder, exported, open_graph
         )
@@ -175,26 +167,50 @@ def quantize(
     )
 
 
-_NOTHING = "the model has no layer whose weights could be quantised"
-
-
-def _replayed(
+def replay(
     plan: Plan,
+    suffixes: Sequence[str],
     graph: Path,
-    scheme: QuantizationScheme,
-    forms: Forms,
-    request: QuantizeRequest,
-    bench: Workbench,
+    exported: ExportedModel,
+    schemes: Sequence[QuantizationScheme],
+    *,
+    fused_operators: Sequence[str],
+    cpu_features: Sequence[str],
+    open_graph: OpenGraph,
     folder: Path,
-) -> Outcome:
-    path = write_candidate(graph, plan, scheme, forms, folder / "candidate.onnx")
-    score = bench.score(path)
-    broken = violations(score, request.budget)
-    if broken:
-        msg = f"the replayed decisions give a quantised model outside the budget: {'; '.join(broken)}"
-        raise GateError(msg, hint="decide anew: leave --decisions out")
-    trial = Trial(name="replayed", placement="replayed", base="plain", method=None, plan=plan, score=score)
-    return Outcome(chosen=trial, trials=(trial,))
+) -> tuple[QuantizedGraph, ...]:
+    """Writes what was chosen before, without judging it again.
+
+    Args:
+        plan: From the decisions.
+        suffixes: Of the scheme groups that shipped.
+        graph: The optimised float graph.
+        exported: Whose signature and samples it has.
+        schemes: Of the target's backend.
+        fused_operators: Operators outside the standard that the backend has.
+        cpu_features: Of this machine.
+        open_graph: How a graph is run.
+        folder: Where the quantised graphs are left.
+
+    Raises:
+        UsageError: The decisions are of another model.
+    """
+    groups = group_schemes(schemes)
+    judged = judged_group(groups, cpu_features)
+    forms = forms_of(fused_operators)
+    graphs = []
+    for group in groups:
+        if group.suffix not in suffixes:
+            continue
+        path = folder / f"int8{group.suffix}.onnx"
+        try:
+            write_candidate(graph, plan, group.scheme, forms, path)
+        except InternalError as error:
+            msg = f"the decisions do not fit this model: {error.message}"
+            raise UsageError(msg, hint="decide anew: leave --decisions out") from error
+        tolerances = golden_tolerances(exported, path, open_graph)
+        graphs.append(QuantizedGraph(group=group, graph=path, tolerances=tolerances, judged=group is judged))
+    return tuple(graphs)
 
 
 def _write_all(
@@ -223,9 +239,7 @@ def _write_all(
             )
             continue
         tolerances = golden_tolerances(exported, path, open_graph)
-        graphs.append(
-            QuantizedGraph(group=group, graph=path, score=score, tolerances=tolerances, judged=group is judged)
-        )
+        graphs.append(QuantizedGraph(group=group, graph=path, tolerances=tolerances, judged=group is judged))
     (folder / "candidate.onnx").unlink(missing_ok=True)
     (folder / "candidate.onnx.data").unlink(missing_ok=True)
     return tuple(graphs), left_out

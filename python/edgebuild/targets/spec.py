@@ -14,11 +14,14 @@ PRECISIONS = ("float32", "float16", "bfloat16", "int8")
 INTEGER_TYPES = ("int8", "uint8", "int16", "uint16")
 FUSED_OPERATORS = (
     "ai.onnx.SimplifiedLayerNormalization",
+    "com.microsoft.DynamicQuantizeLSTM",
+    "com.microsoft.DynamicQuantizeMatMul",
     "com.microsoft.FastGelu",
     "com.microsoft.Gelu",
+    "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MultiHeadAttention",
 )
-"""Operators outside the ONNX standard that graph passes can write, as domain and name."""
+"""Operators outside the ONNX standard that graph passes and quantisation can write, as domain and name."""
 
 
 @dataclass(frozen=True, kw_only=True)
