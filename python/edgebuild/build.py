@@ -21,7 +21,7 @@ from edgebuild.model.request import ModelRequest
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner
 from edgebuild.options import BuildOptions
-from edgebuild.quantization import BackendQuantization, quantize_backend
+from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions
 from edgebuild.summary import build_report
@@ -107,6 +107,11 @@ def build_from_request(
     request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     cache = Cache.default()
+    if options.quantize is not None and not (request.inputs or request.samples):
+        sample = sample_of(options.quantize.calib)
+        if sample is not None:
+            progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
+            request = replace(request, samples=(str(sample),))
 
     clock.enter("export")
     exported, hit = _export(request, cache, progress, module, options.deadline_s)

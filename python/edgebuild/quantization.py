@@ -332,3 +332,12 @@ def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | Non
         raise UsageError(msg)
     source = sys.modules[function.__module__].__file__ if function.__module__ in sys.modules else None
     return function, [str(evaluate), file_sha256(Path(source)) if source else None]
+
+
+def sample_of(calib: Any) -> Path | None:
+    """The first ``.npz`` of a calibration folder or file: it knows the model's input sizes better than any guess; None: there is none."""
+    if not isinstance(calib, str | Path):
+        return None
+    path = Path(calib)
+    found = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.suffix == ".npz" and path.is_file() else []
+    return found[0] if found else None

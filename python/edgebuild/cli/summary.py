@@ -150,6 +150,6 @@ def _shown(bundle: Path) -> str:
 
 def _notes(report: BuildReport) -> list[str]:
     notes = list(report.notes)
-    if not any(variant.precision == "int8" for variant in report.variants):
-        notes.append("all variants are float: INT8 needs calibration data, which this version does not take yet")
+    if not report.quantization and not any(variant.precision == "int8" for variant in report.variants):
+        notes.append("all variants are float; for INT8 add: --int8 --calib FOLDER (docs/quantization.md)")
     return notes

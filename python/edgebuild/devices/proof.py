@@ -32,13 +32,15 @@ class Proof:
 
 
 def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | None) -> dict[str, int]:
-    """Peak resident memory in bytes of the runner with each variant, by the variant's name; the bundle runs here.
+    """Peak resident memory in bytes of the runner with each variant that this machine's CPU can run, by the variant's name.
 
     Raises:
         EdgebuildError: A variant does not run.
     """
     peaks = {}
     for variant in bundle.manifest.variants:
+        if why_not_here(bundle.manifest.target.arch, variant.requires.cpu_features) is not None:
+            continue
         command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", "0.1", "--warmup", "1"]
         limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
         environment = _runtime_environment(engines)
