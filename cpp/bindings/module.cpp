@@ -10,6 +10,7 @@ PYBIND11_MODULE(_runtime, module) {
   module.doc() = "The compiled part of edgebuild.runtime.";
   module.attr("__version__") = edgebuild::version();
   edgebuild::python::initialise_dtypes();
+  edgebuild::python::register_preprocess(module);
   edgebuild::python::register_runner(module);
   edgebuild::python::register_statistics(module);
 }

@@ -7,6 +7,7 @@
 
 namespace edgebuild::python {
 
+void register_preprocess(pybind11::module_& module);
 void register_runner(pybind11::module_& module);
 void register_statistics(pybind11::module_& module);
 

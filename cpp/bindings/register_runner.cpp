@@ -8,6 +8,7 @@
 #include "convert.hpp"
 #include "dtypes.hpp"
 #include "errors.hpp"
+#include "images.hpp"
 #include "register.hpp"
 #include "signature_json.hpp"
 
@@ -77,6 +78,11 @@ class PyRunner {
       if (PyDict_SetItem(results.ptr(), output_names_[i].ptr(), result.ptr()) != 0) throw py::error_already_set();
     }
     return results;
+  }
+
+  [[nodiscard]] py::array preprocess(const std::string& name, const py::array& images) const {
+    const std::shared_ptr<Runner> runner = open();
+    return array_of_images(images, [&](const Value& value) { return runner->preprocess(name, value); });
   }
 
   [[nodiscard]] py::list profile() const {
@@ -229,6 +235,7 @@ void register_runner(py::module_& module) {
                                return result;
                              })
       .def("run", &PyRunner::run, py::arg("inputs"), py::arg("deadline"), py::arg("out"), py::arg("profile"))
+      .def("preprocess", &PyRunner::preprocess, py::arg("name"), py::arg("images"))
       .def("profile", &PyRunner::profile)
       .def("close", &PyRunner::close);
 }

@@ -4,6 +4,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 
 #include "edgebuild/edgebuild.h"
 #include "edgebuild/runner.hpp"
@@ -151,6 +152,15 @@ eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_co
   return guard([&] {
     return edgebuild::RunnerAccess::run(runner->runner, {inputs, input_count}, {outputs, output_count},
                                         convert(options));
+  });
+}
+
+eb_code eb_runner_preprocess(const eb_runner* runner, const char* name, const eb_value* images, eb_value* out) {
+  return guard([&]() -> Status {
+    edgebuild::Result<edgebuild::Value> made = edgebuild::RunnerAccess::preprocess(runner->runner, name, *images);
+    if (!made.ok()) return made.status();
+    *out = std::exchange(made.value().raw(), eb_value_none());
+    return {};
   });
 }
 

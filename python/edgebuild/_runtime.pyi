@@ -1,10 +1,25 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __version__: str
+
+def preprocess(
+    images: NDArray[Any],
+    *,
+    resize_shorter: int,
+    resize: tuple[int, int] | None,
+    crop: tuple[int, int] | None,
+    interpolation: str,
+    channels: str,
+    layout: str,
+    dtype: str,
+    scale: float,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> NDArray[Any]: ...
 
 class Runner:
     def __init__(
@@ -39,6 +54,7 @@ class Runner:
         out: dict[str, np.ndarray[Any, Any]] | None,
         profile: bool,
     ) -> dict[str, Any]: ...
+    def preprocess(self, name: str, images: NDArray[Any]) -> NDArray[Any]: ...
     def profile(self) -> list[tuple[str, str, str, int, int]]: ...
     def close(self) -> None: ...
 

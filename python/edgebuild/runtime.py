@@ -121,6 +121,23 @@ class Runner:
             return results
         return _rebuild(self.signature.output_structure, list(results.values()))
 
+    def preprocess(self, name: str, images: ArrayLike) -> NDArray[Any]:
+        """Make decoded images into an input, as the bundle's ``preprocessing`` says; calibration did the same.
+
+        Args:
+            name: Of the input.
+            images: ``uint8`` of shape (H, W), (H, W, C) or (N, H, W, C), C = 1, 3 (RGB) or 4 (RGBA), e.g. ``np.asarray(image)``
+                of a Pillow image.
+
+        Returns:
+            The input with its batch axis, e.g. (1, 3, 224, 224).
+
+        Raises:
+            UsageError: The bundle says nothing about this input.
+            SignatureError: The images have another dtype or shape.
+        """
+        return self._native.preprocess(name, np.asarray(images))
+
     def profile(self) -> tuple[ProfileEntry, ...]:
         """Node times of the runs with ``profile=True`` so far, in the order of execution.
 

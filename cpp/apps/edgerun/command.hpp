@@ -38,7 +38,8 @@ struct VerifyOptions : CommonOptions {
 struct RunCommandOptions : CommonOptions {
   InputFiles inputs;
   OutputFiles outputs;
-  bool each = false;  ///< One inference for each index of an extra leading axis.
+  bool preprocess = false;  ///< The inputs that the manifest's preprocessing names are decoded images.
+  bool each = false;        ///< One inference for each index of an extra leading axis.
 };
 
 struct BenchOptions : CommonOptions {

@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "command.hpp"
 #include "each.hpp"
 #include "runner/access.hpp"
@@ -11,6 +13,35 @@ using edgebuild::Runner;
 using edgebuild::Status;
 using edgebuild::Value;
 
+namespace {
+
+// With --each, every image is a run of its own: (N, C, H, W) becomes (N, 1, C, H, W).
+Images images_of(const Runner& runner, bool each) {
+  using edgebuild::RunnerAccess;
+  Images images;
+  images.is_image = [&runner](const std::string& name) { return RunnerAccess::has_preprocessing(runner, name); };
+  images.make = [&runner, each](const std::string& name, const Value& value) {
+    Result<Value> made = runner.preprocess(name, value);
+    if (made.ok() && each) {
+      eb_value& raw = made.value().raw();
+      std::copy_backward(raw.shape + 1, raw.shape + raw.rank, raw.shape + raw.rank + 1);
+      raw.shape[1] = 1;
+      ++raw.rank;
+    }
+    return made;
+  };
+  return images;
+}
+
+bool has_images(const Runner& runner) {
+  const auto& inputs = runner.signature().inputs;
+  return std::any_of(inputs.begin(), inputs.end(), [&](const edgebuild::ValueSpec& spec) {
+    return edgebuild::RunnerAccess::has_preprocessing(runner, spec.name);
+  });
+}
+
+}  // namespace
+
 Status run_command(const RunCommandOptions& options) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
@@ -21,7 +52,11 @@ Status run_command(const RunCommandOptions& options) {
   Runner& runner = *kept;
   const Clock::time_point ready = Clock::now();
 
-  Result<LoadedInputs> inputs = load_inputs(runner.signature(), options.inputs);
+  if (options.preprocess && !has_images(runner)) {
+    return Status(edgebuild::Code::kUsage, "--preprocess: the bundle does not say how to make inputs of images");
+  }
+  Result<LoadedInputs> inputs =
+      load_inputs(runner.signature(), options.inputs, options.preprocess ? images_of(runner, options.each) : Images{});
   if (!inputs.ok()) return inputs.status();
   std::vector<Value> outputs(runner.signature().outputs.size());
   arm_hard_deadline(options);

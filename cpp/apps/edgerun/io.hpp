@@ -7,6 +7,7 @@
 #define EDGEBUILD_APPS_EDGERUN_IO_HPP_
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <span>
 #include <string>
@@ -31,13 +32,19 @@ struct LoadedInputs {
   Storage storage;
 };
 
+/// Which inputs are decoded images, and what makes them into tensors.
+struct Images {
+  std::function<bool(const std::string& name)> is_image;  ///< Empty: none is.
+  std::function<edgebuild::Result<edgebuild::Value>(const std::string& name, const edgebuild::Value& images)> make;
+};
+
 /// Reads and checks names and dtypes; shapes are for the runner to check.
 ///
 /// @return kInvalidArgument, naming the input: missing, unexpected, given twice, malformed, of the wrong dtype; kUsage:
 /// a raw
 ///         file whose shape is not known; kNotFound, kIo, kResourceExhausted: a file that can't be read.
 [[nodiscard]] edgebuild::Result<LoadedInputs> load_inputs(const edgebuild::Signature& signature,
-                                                          const InputFiles& files);
+                                                          const InputFiles& files, const Images& images = {});
 
 /// Where outputs go, as on the command line.
 struct OutputFiles {

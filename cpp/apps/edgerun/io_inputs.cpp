@@ -32,7 +32,8 @@ struct Source {
 
 class Loader {
  public:
-  Loader(const Signature& signature, const InputFiles& files) : signature_(signature), files_(files) {}
+  Loader(const Signature& signature, const InputFiles& files, const Images& images)
+      : signature_(signature), files_(files), images_(images) {}
 
   Result<LoadedInputs> load() {
     if (!files_.inputs.empty()) EDGEBUILD_RETURN_IF_ERROR(collect(files_.inputs));
@@ -127,10 +128,21 @@ class Loader {
     }
     Source source = std::move(found->second);
     sources_.erase(found);
+    if (images_.is_image && images_.is_image(name)) return make_image(name, std::move(source));
     if (!source.raw) return value_from_array(std::move(source.array), type.dtype, name, loaded_.storage);
     std::vector<std::int64_t> shape;
     EDGEBUILD_RETURN_IF_ERROR(raw_shape(name, type, shape));
     return value_from_raw(source.bytes, type.dtype, shape, name);
+  }
+
+  Result<Value> make_image(const std::string& name, Source source) {
+    if (source.raw) {
+      return Status(Code::kUsage, "input '" + name + "' is an image, whose size a raw file does not say; give a .npy");
+    }
+    Storage storage;  // the image itself is not needed afterwards
+    Result<Value> value = value_from_array(std::move(source.array), EB_UINT8, name, storage);
+    if (!value.ok()) return value;
+    return images_.make(name, value.value());
   }
 
   Result<Value> make_sequence(const std::string& name, const TypeSpec& element) {
@@ -172,14 +184,15 @@ class Loader {
 
   const Signature& signature_;
   const InputFiles& files_;
+  const Images& images_;
   std::map<std::string, Source, std::less<>> sources_;
   LoadedInputs loaded_;
 };
 
 }  // namespace
 
-Result<LoadedInputs> load_inputs(const Signature& signature, const InputFiles& files) {
-  return Loader(signature, files).load();
+Result<LoadedInputs> load_inputs(const Signature& signature, const InputFiles& files, const Images& images) {
+  return Loader(signature, files, images).load();
 }
 
 }  // namespace edgerun

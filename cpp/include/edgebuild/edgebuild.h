@@ -93,6 +93,14 @@ EDGEBUILD_API void eb_runner_free(eb_runner* runner);
 EDGEBUILD_API eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
                                     size_t output_count, const eb_run_options* options);
 
+/// Makes decoded images into the input `name`, as the bundle's preprocessing says; calibration does the same.
+///
+/// @param images  uint8 of shape (H, W), (H, W, C) or (N, H, W, C), C = 1, 3 (RGB) or 4 (RGBA); not kept.
+/// @param out     Overwritten with the tensor, with its batch axis; the caller calls eb_value_release.
+/// @return EB_NOT_FOUND if nothing is said about this input; EB_INVALID_ARGUMENT if the images are something else.
+EDGEBUILD_API eb_code eb_runner_preprocess(const eb_runner* runner, const char* name, const eb_value* images,
+                                           eb_value* out);
+
 EDGEBUILD_API size_t eb_runner_input_count(const eb_runner* runner);
 EDGEBUILD_API size_t eb_runner_output_count(const eb_runner* runner);
 

@@ -11,6 +11,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "edgebuild/export.h"
@@ -135,6 +136,13 @@ class EDGEBUILD_API Runner {
   ///         engine failed (the Runner stays usable).
   /// Threads: any number at once on one Runner; each call takes a context from its pool.
   [[nodiscard]] Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options = {});
+
+  /// Makes decoded images into the input `name`, as the bundle's `preprocessing` says; calibration does the same.
+  ///
+  /// @param images  uint8 of shape (H, W), (H, W, C) or (N, H, W, C), C = 1, 3 (RGB) or 4 (RGBA); not kept.
+  /// @return The tensor with its batch axis, owned; kNotFound if nothing is said about this input; kInvalidArgument
+  ///         if the images are something else; kResourceExhausted.
+  [[nodiscard]] Result<Value> preprocess(std::string_view name, const Value& images) const;
 
   /// Node times collected so far by runs with `profile`, in the order of execution. kUnsupported if the backend can't.
   Result<std::vector<ProfileEntry>> profile() const;

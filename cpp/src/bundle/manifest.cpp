@@ -146,13 +146,15 @@ void read_manifest(ManifestReader& reader, const Value& top, Manifest& manifest)
   }
   if (const auto features = reader.required(top, "optional_features"))
     manifest.optional_features = reader.strings(*features);
-  for (const char* key : {"preprocessing", "quantization", "placement"}) {
+  for (const char* key : {"quantization", "placement"}) {
     if (const auto value = reader.required(top, key)) reader.object_or_null(*value);
   }
   // Files first, because variants and goldens refer to them.
   const auto files = reader.required(top, "files");
   if (files) read_files(reader, *files, manifest);
   if (const auto signature = reader.required(top, "signature")) read_signature(reader, *signature, manifest.signature);
+  if (!reader.ok()) return;
+  if (const auto value = reader.required(top, "preprocessing")) read_preprocessing(reader, *value, manifest);
   if (!reader.ok()) return;
   if (const auto variants = reader.required(top, "variants")) read_variants(reader, *variants, manifest);
   if (!reader.ok()) return;

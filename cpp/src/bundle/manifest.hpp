@@ -13,6 +13,7 @@
 
 #include "edgebuild/signature.hpp"
 #include "edgebuild/status.hpp"
+#include "preprocess/spec.hpp"
 
 namespace edgebuild::bundle {
 
@@ -87,6 +88,7 @@ struct Manifest {
   Signature signature;
   std::vector<Variant> variants;
   std::vector<Golden> goldens;
+  std::map<std::string, preprocess::ImageSpec, std::less<>> preprocessing;  ///< By input name.
   std::map<std::string, FileEntry, std::less<>> files;
 };
 

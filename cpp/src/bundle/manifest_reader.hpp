@@ -78,6 +78,7 @@ class ManifestReader {
 void read_files(ManifestReader& reader, const json::Value& files, Manifest& manifest);
 void read_signature(ManifestReader& reader, const json::Value& signature, Signature& out);
 void read_variants(ManifestReader& reader, const json::Value& variants, Manifest& manifest);
+void read_preprocessing(ManifestReader& reader, const json::Value& preprocessing, Manifest& manifest);
 void read_goldens(ManifestReader& reader, const json::Value& goldens, Manifest& manifest);
 
 }  // namespace edgebuild::bundle

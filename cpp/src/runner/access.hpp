@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string_view>
 
 #include "edgebuild/runner.hpp"
 
@@ -14,6 +15,9 @@ struct RunnerAccess {
   /// Runner::run on plain values; the same contract.
   static Status run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
                     const RunOptions& options);
+  /// Runner::preprocess on plain values; the same contract.
+  static Result<Value> preprocess(const Runner& runner, std::string_view name, const eb_value& images);
+  static bool has_preprocessing(const Runner& runner, std::string_view name) noexcept;
   /// Bytes that were hashed so far, and the nanoseconds that it took.
   static std::uint64_t hashed_bytes(const Runner& runner) noexcept;
   static std::uint64_t hashing_ns(const Runner& runner) noexcept;

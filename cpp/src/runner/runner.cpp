@@ -7,6 +7,7 @@
 #include "runner/access.hpp"
 #include "runner/host_api.hpp"
 #include "runner/model.hpp"
+#include "runner/preprocess.hpp"
 #include "runner/requirements.hpp"
 #include "runner/select.hpp"
 
@@ -113,6 +114,28 @@ Status Runner::run(std::span<const Value> inputs, std::span<Value> outputs, cons
 Status RunnerAccess::run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
                          const RunOptions& options) {
   return runner.impl_->run(inputs, outputs, options);
+}
+
+Result<Value> RunnerAccess::preprocess(const Runner& runner, std::string_view name, const eb_value& images) {
+  const auto& known = runner.impl_->bundle.manifest().preprocessing;
+  const auto found = known.find(name);
+  if (found == known.end()) {
+    std::string names;
+    for (const auto& [input, spec] : known) names.append(names.empty() ? "'" : ", '").append(input).append("'");
+    return Status(Code::kNotFound, "the bundle has no preprocessing for '" + std::string(name) + "'" +
+                                       (names.empty() ? "" : "; it has it for " + names));
+  }
+  Result<Value> made = runner::preprocess_images(found->second, images);
+  if (!made.ok()) return made.status().with_context("input '" + found->first + "'");
+  return made;
+}
+
+bool RunnerAccess::has_preprocessing(const Runner& runner, std::string_view name) noexcept {
+  return runner.impl_->bundle.manifest().preprocessing.contains(name);
+}
+
+Result<Value> Runner::preprocess(std::string_view name, const Value& images) const {
+  return RunnerAccess::preprocess(*this, name, images.raw());
 }
 
 std::uint64_t RunnerAccess::hashed_bytes(const Runner& runner) noexcept { return runner.impl_->bundle.hashed_bytes(); }

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from edgebuild.bundle.manifest import FORMAT_MAJOR, KNOWN_FEATURES, VERSION
 from edgebuild.bundle.paths import RESERVED, find_conflict, is_path, is_segment
+from edgebuild.bundle.preprocessing import find_problem
 from edgebuild.errors import BundleError, IncompatibleError
 from edgebuild.model.signature import DTYPES
 
@@ -52,6 +53,10 @@ def check_manifest(data: Any) -> None:
     _check_head(data)
     signature = _object("signature", _get("", data, "signature"))
     inputs, outputs = _check_signature(signature)
+    types = {spec["name"]: spec["type"] for spec in signature["inputs"]}
+    problem = find_problem(_get("", data, "preprocessing"), types)
+    if problem is not None:
+        _refuse(*problem)
     files = _check_files(_get("", data, "files"))
     used = _check_variants(_list("variants", _get("", data, "variants"), MAX_VARIANTS), inputs, outputs, files)
     for index, golden in enumerate(_list("goldens", _get("", data, "goldens"), MAX_GOLDENS)):
@@ -81,7 +86,7 @@ def _check_head(data: dict[str, Any]) -> None:
     if not is_segment(f"{name}.{target_name}"):
         _refuse("name", "at most 100 characters for NAME.TARGET", f"{name}.{target_name}")
     _strings("optional_features", _get("", data, "optional_features"))
-    for key in ("preprocessing", "quantization", "placement"):
+    for key in ("quantization", "placement"):
         _optional(key, _get("", data, key), _object)
 
 

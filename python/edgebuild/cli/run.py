@@ -9,6 +9,11 @@ command = runner_command(
     [
         *input_options(),
         click.Option(
+            ["--preprocess"],
+            is_flag=True,
+            help="Inputs that the bundle has preprocessing for are decoded images, uint8 (H,W,C).",
+        ),
+        click.Option(
             ["--each"], is_flag=True, help="Inputs have one more leading axis: run once an index, stack outputs."
         ),
         click.Option(["--outputs"], metavar="OUT.npz", help="Where outputs go: a .npz file, or a folder."),

@@ -22,6 +22,7 @@ from pathlib import Path
 from bundle_manifest_cases import CORRUPT, INCOMPATIBLE, OK, edited, manifest_cases
 from bundle_mutations import mutated_manifest
 from bundle_parts import EXECUTABLE, TOP, Entry, contents, dump, entries, file_entry, sound_manifest, tar
+from bundle_preprocessing_cases import image_manifest
 
 SEED = 20261122
 
@@ -297,8 +298,8 @@ def all_cases() -> Iterator[Case]:
 def mutations(count: int, seed: int) -> Iterator[bytes]:
     """Damaged manifests, many of them close to sound."""
     pick = random.Random(seed)
-    for _ in range(count):
-        yield mutated_manifest(sound_manifest(), pick)
+    for index in range(count):
+        yield mutated_manifest(image_manifest() if index % 3 == 2 else sound_manifest(), pick)
 
 
 def main() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from bundle_parts import dump, file_entry, sound_manifest
+from bundle_preprocessing_cases import preprocessing_cases
 
 OK, CORRUPT, INCOMPATIBLE = 0, 3, 5
 Path = tuple[str | int, ...]
@@ -281,6 +282,7 @@ def manifest_cases() -> Iterator[tuple[str, bytes, int]]:
         yield name, dump(edited(*where, to=value)), code
     for name, manifest, code in missing_keys():
         yield name, dump(manifest), code
+    yield from preprocessing_cases()
     for index, path in enumerate(_BAD_PATHS):
         yield f"path-{index:02}", dump(edited("files", path, to=file_entry(b""))), CORRUPT
     for name, edit, code in _EDITED_TEXT:

@@ -8,6 +8,7 @@ _VALUES: list[Any] = [
     None, True, False, 0, 1, -1, 2, 3, 6, 16, 2**31, 2**53 - 1, 0.0, 0.5, -0.5, 1e300, "", "x", "sum", "batch", "tensor", "sequence", "none", "float32",
     "string", "uint4", "model/tiny.onnx", "golden/0.in.0.bin", "bin/edgerun", "../x", "a b", "0644", "0755", "2.28", "8", "0" * 64, "n" * 101, "ä" * 513, "\n", [], {}, [1], [None],
     ["x", None], ["batch"], [2, 3], {"tensor": 0}, {"kind": "none"}, {"min": 0, "best": 1, "max": None}, {"atol": 0, "rtol": 0.5},
+    8, 7, 16385, "bicubic", "gray", "nhwc", "float16", "uint8", {"shorter": 8}, {"height": 8, "width": 7}, [0.5], [0, 0, 0], 1e-300,
 ]  # fmt: skip
 _TEXTS = [b"", b"0", b"-", b".0", b"e1", b'"', b"\\", b"\\u0000", b"\\ud800", b"\\u00e4", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\t", b"\0", b"\x7f", b"\xff", b"\xc3", b"null", b"NaN"]  # fmt: skip
 

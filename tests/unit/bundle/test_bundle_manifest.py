@@ -7,6 +7,7 @@ import pytest
 from bundle_corpus import mutations
 from bundle_manifest_cases import _BAD_PATHS, _EDITS, OK, edited, file_entry, manifest_cases, missing_keys
 from bundle_parts import dump, sound_manifest
+from bundle_preprocessing_cases import preprocessing_manifests
 from bundle_verdicts import manifest_verdict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -112,6 +113,8 @@ def test_schema_and_reader_agree_but_for_rules_that_a_schema_can_not_state(
     assert not refused
     for name, data, code in missing_keys():
         assert schema.is_valid(data) == (code == OK or _is_name(name)), name
+    for name, data, code, stated in preprocessing_manifests():
+        assert schema.is_valid(data) == (code == OK or not stated), name
     assert {
         path for path in _BAD_PATHS if schema.is_valid(edited("files", path, to=file_entry(b"")))
     } == _PATHS_BEYOND_SCHEMA
@@ -230,7 +233,6 @@ def _manifests(draw: st.DrawFn) -> m.Manifest:
         files=files,
         producer=draw(st.dictionaries(_names, _names, max_size=2)),
         optional_features=tuple(draw(st.lists(_names, max_size=2))),
-        preprocessing=draw(st.none() | _json),
         quantization=draw(st.none() | _json),
         placement=draw(st.none() | _json),
         minor=draw(st.integers(0, 9)),

@@ -56,6 +56,7 @@ def make_bundle(
     variants: Sequence[tuple[str, Requirements]] = (("float32", Requirements()),),
     directory: bool = True,
     files: Sequence[BundleFile] = (),
+    preprocessing: Mapping[str, Any] | None = None,
 ) -> Path:
     """A bundle of this machine's architecture whose variants all run ``model`` on the bundled ONNX Runtime."""
     machine = platform.machine()
@@ -87,11 +88,12 @@ def make_bundle(
         ],
         goldens=goldens,
         directory=directory,
+        preprocessing=preprocessing,
     )
     return path
 
 
-def identity(path: Path, dtype: str, shape: Sequence[int | str | None]) -> Path:
+def identity(path: Path, dtype: str, shape: Sequence[int | str | None], **keywords: Any) -> Path:
     """Gives back its input ``x`` as ``y``."""
     # ONNX Runtime has no Identity for types below a byte; a transposed vector is one too.
     operator = "Transpose" if 0 < DTYPES[dtype][1] < 8 else "Identity"
@@ -101,7 +103,7 @@ def identity(path: Path, dtype: str, shape: Sequence[int | str | None]) -> Path:
     signature = Signature(
         inputs=(spec("x", dtype, shape),), outputs=(spec("y", dtype, shape),), output_structure={"tensor": 0}
     )
-    return make_bundle(path, model, signature)
+    return make_bundle(path, model, signature, **keywords)
 
 
 def affine(path: Path, *, wrong_golden: bool = False, **keywords: Any) -> Path:

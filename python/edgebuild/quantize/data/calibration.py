@@ -17,9 +17,11 @@ from edgebuild.quantize.data.arrays import HeldArray
 from edgebuild.quantize.data.batches import Batch, BatchReader, cut
 from edgebuild.quantize.data.files import open_files
 from edgebuild.quantize.data.fit import Fitter
+from edgebuild.quantize.data.images import image_opener, prepared
 from edgebuild.quantize.data.random import random_batches
 from edgebuild.quantize.data.records import Origin, Record, spooled
 from edgebuild.quantize.data.spool import Spool
+from edgebuild.quantize.preprocess import Preprocess, parse_preprocess
 
 Array = NDArray[Any]
 
@@ -112,7 +114,7 @@ def open_calibration(
     source: str | Path | Iterable[Any] | None,
     signature: Signature,
     *,
-    preprocess: Any = None,
+    preprocess: Preprocess | str | None = None,
     seed: int = 0,
     search_path: Sequence[str] = (),
     max_samples: int = MAX_SAMPLES,
@@ -127,7 +129,7 @@ def open_calibration(
             a DataLoader, any iterable of mappings, tuples or arrays, a map-style data set, one array or mapping of
             stacked samples.
         signature: Of the model.
-        preprocess: What makes images into inputs; for folders of images it is needed.
+        preprocess: What makes images into inputs, or its text form; for folders of images it is needed.
         seed: Of ``random``.
         search_path: Where ``module`` is looked for first, e.g. the current folder.
         max_samples: Use no more: spread evenly over files, the first ones of what can only be read once.
@@ -150,7 +152,10 @@ def open_calibration(
     fitter = Fitter(signature, lambda text: notes.setdefault(text))
     spool = Spool(cache)
     try:
-        origin = _open(source, fitter, spool, preprocess, seed, search_path, min(max_samples, 32), examples)
+        recipe = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+        if recipe is not None:
+            recipe = recipe.resolved(signature)
+        origin = _open(source, fitter, spool, recipe, seed, search_path, min(max_samples, 32), examples)
         reader = BatchReader(fitter)
         batches = _read_all(origin, fitter, reader, max_samples, progress)
     except BaseException:
@@ -180,7 +185,7 @@ def _open(
     source: Any,
     fitter: Fitter,
     spool: Spool,
-    preprocess: Any,
+    preprocess: Preprocess | None,
     seed: int,
     search_path: Sequence[str],
     random_count: int,
@@ -196,7 +201,9 @@ def _open(
             if not path.exists():
                 msg = f"--calib {source}: no such file or folder"
                 raise UsageError(msg, hint=HINT_NO_DATA)
-            return _prepared(open_files(path, inputs, spool, fitter.note, _images(preprocess, spool)), preprocess)
+            return prepared(
+                open_files(path, inputs, spool, fitter.note, image_opener(preprocess, inputs, spool)), preprocess
+            )
         found, name, folders = objects.import_batches(source, search_path), source, search_path
     else:
         found, name, folders = source, objects.describe(source), ()
@@ -205,9 +212,9 @@ def _open(
         raise CalibrationError(msg, hint="yield {input name: array}")
     if objects.is_stack(found):
         arrays = {key: HeldArray(a) for key, a in objects.arrays_of(found, name, inputs, fitter.note).items()}
-        return _prepared(Origin(name=name, records=[Record(where=name, load=lambda: arrays)]), preprocess)
+        return prepared(Origin(name=name, records=[Record(where=name, load=lambda: arrays)]), preprocess)
     items = objects.iterate(found, name, inputs, fitter.note, folders)
-    return _prepared(Origin(name=name, records=spooled(items, spool)), preprocess)
+    return prepared(Origin(name=name, records=spooled(items, spool)), preprocess)
 
 
 def _read_all(
@@ -258,15 +265,3 @@ def _joined_hash(batches: Iterable[tuple[Batch, bytes]]) -> str:
 
 def _samples(count: int) -> str:
     return f"{count} sample{'' if count == 1 else 's'}"
-
-
-def _images(preprocess: Any, spool: Spool) -> Callable[[Path, list[Path]], Origin]:
-    def refuse(path: Path, files: list[Path]) -> Origin:
-        msg = f"{path}: holds {len(files)} images, and how to make inputs of them was not said"
-        raise CalibrationError(msg, hint="give --preprocess")
-
-    return refuse
-
-
-def _prepared(origin: Origin, preprocess: Any) -> Origin:
-    return origin

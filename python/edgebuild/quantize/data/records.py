@@ -23,10 +23,12 @@ class Record:
     Args:
         where: What messages call it, e.g. ``calib/003.npz``.
         load: Its arrays by input name; files stay closed until their rows are read.
+        prepared: Whether images were made into inputs already.
     """
 
     where: str
     load: Callable[[], Arrays]
+    prepared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

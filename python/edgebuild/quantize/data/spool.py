@@ -15,7 +15,7 @@ from edgebuild.errors import ResourceError
 class Spool:
     """Made on first use; removed by ``close``, when nobody holds it any more, or when the process ends, also by Ctrl-C.
 
-    What a killed process leaves is removed by ``Cache.trim`` a day later.
+    What a killed process leaves is removed by the next ``Cache.trim``.
     """
 
     def __init__(self, cache: Cache | None) -> None:
