@@ -46,6 +46,7 @@ from edgebuild.graph.passes.row_projections import RowProjections
 from edgebuild.graph.passes.shape_folding import ShapeFolding
 from edgebuild.graph.passes.shape_inference import ShapeInference
 from edgebuild.graph.passes.shape_sources import ShapeSources
+from edgebuild.graph.passes.slice_concat import SliceConcatCleanup
 from edgebuild.graph.passes.softmax_guard import SoftmaxGuardRemoval
 from edgebuild.graph.passes.strip_metadata import StripMetadata
 from edgebuild.graph.passes.transpose_sinking import TransposeSinking
@@ -179,6 +180,7 @@ def _improvements(max_folded_bytes: int) -> list[GraphPass]:
         Adapted("onnxscript-rules", RewritePass(_onnxscript_rules())),
         StripMetadata(),  # onnxscript's rules leave notes in the nodes
         ReshapeTargets(),
+        SliceConcatCleanup(),
         IdentityElimination(),
         ConvBatchNormFolding(),
         DuplicateInitializers(),

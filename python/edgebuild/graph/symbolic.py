@@ -12,6 +12,11 @@ import onnx_ir as ir
 
 from edgebuild.graph.values import constant_array, input_at, int_attribute, is_op
 
+_NO_NAMES = frozenset(
+    {"?", "-1", "*", "none", "null", "nan", "unk", "unknown", "dynamic", "dyn", "any", "dim", "variable"}
+)
+"""What tools write for "not known", in lower case: such axes are not of one size."""
+
 _PRODUCT = re.compile(r"\s*[\w.]+(\s*\*\s*[\w.]+)*\s*")
 _MAX_ELEMENTS = 64
 _MAX_DEPTH = 24
@@ -72,7 +77,7 @@ def _size(dim: int | ir.SymbolicDim, fallback: str) -> Size:
     if isinstance(dim, int):
         return Size(dim)
     text = dim.value
-    if not text:
+    if not text or text.lower() in _NO_NAMES:
         return Size(1, (fallback,))
     if not _PRODUCT.fullmatch(text):
         return Size(1, (text,))

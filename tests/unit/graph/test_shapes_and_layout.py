@@ -61,6 +61,19 @@ def test_products_of_names_are_read_and_unnamed_axes_equal_only_themselves():
     assert sizes[4].number == 4
 
 
+@pytest.mark.parametrize("name", ["?", "None", "unknown", "dynamic"])
+def test_words_for_unknown_are_no_names(name):
+    one, other = sizes_of(ir.Value(name="one", shape=ir.Shape([name, name])))
+    assert one != other
+    text = "h = Shape(x) b0 = Gather(h, one) b = Unsqueeze(b0, front) t = Concat <axis = 0> (b, rest) r = Reshape(x, t) y = Relu(r)"
+    built = graph(
+        text, f"(float[{name},{name}] x) => (float[?,?] y)" if name != "?" else "(float[?,?] x) => (float[?,?] y)"
+    )
+    before = to_bytes(built)
+    apply(ReshapeTargets(), built)
+    assert_same_results(before, built, {"x": np.arange(6, dtype=np.float32).reshape(2, 3)})
+
+
 SPLIT = """h = Shape(x) b0 = Gather(h, zero) s0 = Gather(h, one) b = Unsqueeze(b0, front) s = Unsqueeze(s0, front)
     t = Concat <axis = 0> (b, s, heads, rest) r = Reshape(x, t) y = Relu(r)"""
 
