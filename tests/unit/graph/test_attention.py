@@ -75,7 +75,9 @@ def check(built, *every, rtol=1e-4, atol=2e-6):
     return node
 
 
-@pytest.mark.parametrize(("batch", "queries", "keys"), [(1, 1, 1), (2, 7, 4), (3, 1, 9), (5, 33, 17)])
+@pytest.mark.parametrize(
+    ("batch", "queries", "keys"), [(1, 1, 1), (2, 7, 4), (3, 1, 9), (5, 33, 17), (0, 3, 4), (2, 0, 3)]
+)
 def test_cross_attention_of_any_batch_and_lengths(batch, queries, keys):
     rng = np.random.default_rng(queries)
     node = check(attention(rng), feeds(rng, batch, queries, keys))
@@ -357,6 +359,12 @@ def test_near_misses_are_refused(change, extra):
 
 def test_an_unknown_number_of_heads_is_refused():
     built = attention(np.random.default_rng(14), inputs=", int64[4] open", heads=SEPARATE.replace("split", "open"))
+    assert_refused(AttentionFusion(), built)
+
+
+def test_softmax_of_old_opsets_is_left_alone():
+    built = attention(np.random.default_rng(17))
+    built.graph.opset_imports[""] = 12
     assert_refused(AttentionFusion(), built)
 
 
