@@ -202,6 +202,12 @@ eb_code eb_runner_symbol_range(const eb_runner* runner, const char* symbol, int6
   });
 }
 
+int64_t eb_runner_symbol_step(const eb_runner* runner, const char* symbol) {
+  const auto& symbols = runner->runner.signature().symbols;
+  const auto found = symbols.find(std::string_view(symbol));
+  return found == symbols.end() ? 1 : found->second.step;
+}
+
 const char* eb_runner_variant(const eb_runner* runner) { return runner->runner.variant_name().c_str(); }
 const char* eb_runner_backend(const eb_runner* runner) { return runner->runner.backend_name().c_str(); }
 const char* eb_runner_engine_version(const eb_runner* runner) { return runner->runner.engine_version().c_str(); }

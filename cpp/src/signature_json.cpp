@@ -64,6 +64,7 @@ void write_signature(JsonWriter& json, const Signature& signature) {
     } else {
       json.null();
     }
+    if (range.step > 1) json.member("step", range.step);
     json.end_object();
   }
   json.end_object().key("output_structure");

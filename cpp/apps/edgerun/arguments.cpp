@@ -1,6 +1,7 @@
 #include "arguments.hpp"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstring>
@@ -100,6 +101,62 @@ Status check_bench(const CLI::App& app, const RawArguments& raw, BenchOptions& o
   return {};
 }
 
+// Insertions, deletions, replacements and swaps of neighbours that turn one word into the other.
+std::size_t edits(const std::string& a, const std::string& b) {
+  std::vector<std::vector<std::size_t>> cost(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
+  for (std::size_t i = 0; i <= a.size(); ++i) {
+    for (std::size_t j = 0; j <= b.size(); ++j) {
+      if (i == 0 || j == 0) {
+        cost[i][j] = i + j;
+        continue;
+      }
+      cost[i][j] = std::min({cost[i - 1][j] + 1, cost[i][j - 1] + 1, cost[i - 1][j - 1] + (a[i - 1] != b[j - 1])});
+      const bool swapped = i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1];
+      if (swapped) cost[i][j] = std::min(cost[i][j], cost[i - 2][j - 2] + 1);
+    }
+  }
+  return cost[a.size()][b.size()];
+}
+
+// "; did you mean X?", or nothing if no known word is near.
+std::string suggestion(const std::string& word, const Strings& known) {
+  std::string near;
+  std::size_t least = std::max<std::size_t>(2, word.size() / 3) + 1;
+  for (const std::string& candidate : known) {
+    const std::size_t distance = edits(word, candidate);
+    if (distance < least) {
+      least = distance;
+      near = candidate;
+    }
+  }
+  return near.empty() ? "" : "; did you mean " + near + "?";
+}
+
+const Strings kCommands = {"inspect", "verify", "run", "bench"};
+
+// What CLI11 does not say: which word was wrong, and what was probably meant.
+Status explain(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
+  const std::string see = " (see edgerun --help)";
+  const auto chosen = app.get_subcommands();
+  if (chosen.empty() && argc > 1) {
+    const std::string first = argv[1];
+    const std::string what = first.starts_with("-") ? "unknown option " : "unknown command ";
+    return {Code::kUsage,
+            what + first + suggestion(first, kCommands) + "; commands are inspect, verify, run and bench"};
+  }
+  const CLI::App& scope = chosen.empty() ? app : *chosen.front();
+  Strings known;
+  for (const CLI::Option* option : scope.get_options()) {
+    for (const std::string& name : option->get_lnames()) known.push_back("--" + name);
+  }
+  for (const std::string& word : scope.remaining()) {
+    if (!word.starts_with("--")) continue;
+    const std::string name = word.substr(0, word.find('='));
+    return {Code::kUsage, "unknown option " + name + suggestion(name, known) + see};
+  }
+  return {Code::kUsage, std::string(error.what()) + see};
+}
+
 }  // namespace
 
 Result<std::pair<std::string, std::string>> split_pair(const std::string& flag, const std::string& text) {
@@ -127,8 +184,8 @@ Result<std::vector<std::int64_t>> parse_shape(const std::string& flag, const std
 
 std::string command_name(int argc, const char* const* argv) {
   for (int i = 1; i < argc; ++i) {
-    for (const char* name : {"inspect", "verify", "run", "bench"}) {
-      if (std::strcmp(argv[i], name) == 0) return name;
+    for (const std::string& name : kCommands) {
+      if (argv[i] == name) return name;
     }
   }
   return "edgerun";
@@ -186,7 +243,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
     const auto chosen = app.get_subcommands();
     return Command(Message{chosen.empty() ? app.help() : chosen.front()->help()});
   } catch (const CLI::ParseError& error) {
-    return Status(Code::kUsage, std::string(error.what()) + " (see edgerun --help)");
+    return explain(app, error, argc, argv);
   }
 
   if (inspect_app->parsed()) {
@@ -202,7 +259,11 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
     EDGEBUILD_RETURN_IF_ERROR(fill_inputs(raw, run.inputs));
     EDGEBUILD_RETURN_IF_ERROR(fill_pairs("--output", raw.outputs, run.outputs.files));
     if (run.outputs.outputs.empty() && run.outputs.files.empty()) {
-      return Status(Code::kUsage, "run: nowhere to put the results; give --outputs FILE.npz or --output NAME=FILE");
+      const bool no_inputs = run.inputs.inputs.empty() && run.inputs.files.empty();
+      return Status(Code::kUsage, std::string("run: ") + (no_inputs ? "no inputs and " : "") +
+                                      "nowhere to put the results; give " +
+                                      (no_inputs ? "--inputs FILE.npz or --input NAME=FILE, and " : "") +
+                                      "--outputs FILE.npz or --output NAME=FILE");
     }
     return Command(std::move(run));
   }

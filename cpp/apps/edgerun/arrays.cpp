@@ -211,8 +211,9 @@ Result<Value> value_from_array(NpyArray array, DType dtype, const std::string& n
     } else if (carrier != expected) {
       expected += " (as a raw " + carrier + " array)";
     }
+    const std::string convert = dtype == EB_STRING ? "" : "; convert it, in NumPy with astype('" + carrier + "')";
     return Status(Code::kInvalidArgument,
-                  "input '" + name + "': expected dtype " + expected + ", got " + type_name(array.type));
+                  "input '" + name + "': expected dtype " + expected + ", got " + type_name(array.type) + convert);
   }
   if (dtype == EB_STRING) return strings_from_array(array, name);
   if (is_sub_byte(dtype)) {

@@ -65,9 +65,27 @@ class Loader {
     return names.empty() ? "none" : names;
   }
 
+  // What was given under names that are no inputs: probably the missing one under another name.
+  std::string strangers() const {
+    std::string names;
+    for (const auto& [name, source] : sources_) {
+      const auto known = [&](const ValueSpec& spec) { return name == spec.name || name.starts_with(spec.name + "["); };
+      if (std::none_of(signature_.inputs.begin(), signature_.inputs.end(), known)) {
+        names.append(names.empty() ? "; there is '" : ", '").append(name).append("'");
+      }
+    }
+    return names.empty() ? "; the model takes " + known_names() : names + ", which is no input of the model";
+  }
+
   Status collect(const std::string& path) {
     struct stat info = {};
     if (::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode)) return collect_folder(path);
+    if (path.ends_with(".npy") || path.ends_with(".bin")) {
+      const std::string name = signature_.inputs.empty() ? "NAME" : signature_.inputs.front().name;
+      return {Code::kUsage, "--inputs " + path +
+                                ": expected a .npz file or a folder, and one array has no name; give it with --input " +
+                                name + "=" + path};
+    }
     auto file = FileBytes::open(path);
     if (!file.ok()) return file.status();
     loaded_.storage.push_back(file.value());
@@ -124,7 +142,8 @@ class Loader {
     if (type.kind == EB_KIND_SEQUENCE) return make_sequence(name, *type.element);
     const auto found = sources_.find(name);
     if (found == sources_.end()) {
-      return Status(Code::kInvalidArgument, "input '" + name + "' is missing; expected " + to_string(type));
+      return Status(Code::kInvalidArgument,
+                    "input '" + name + "' is missing, expected " + to_string(type) + strangers());
     }
     Source source = std::move(found->second);
     sources_.erase(found);

@@ -122,6 +122,9 @@ EDGEBUILD_API const char* eb_runner_input_symbol(const eb_runner* runner, size_t
 EDGEBUILD_API eb_code eb_runner_symbol_range(const eb_runner* runner, const char* symbol, int64_t* min, int64_t* best,
                                              int64_t* max);
 
+/// The step of a symbol: its sizes are multiples of it; 1 if any size of its range will do, or it has no range.
+EDGEBUILD_API int64_t eb_runner_symbol_step(const eb_runner* runner, const char* symbol);
+
 /// The variant that was chosen, its backend, the engine's own version, the bundle's id. Live as long as the runner.
 EDGEBUILD_API const char* eb_runner_variant(const eb_runner* runner);
 EDGEBUILD_API const char* eb_runner_backend(const eb_runner* runner);

@@ -52,11 +52,12 @@ struct ValueSpec {
   std::string layout;  ///< E.g. "NCHW"; empty if unknown.
 };
 
-/// Range of a symbol. `max` absent: unbounded.
+/// Range of a symbol: multiples of `step`. `max` absent: unbounded.
 struct SymbolRange {
   std::int64_t min = 0;
   std::int64_t best = 1;
   std::optional<std::int64_t> max;
+  std::int64_t step = 1;
 };
 
 struct Signature {

@@ -96,6 +96,13 @@ void read_symbols(ManifestReader& reader, const Value& symbols, Signature& out) 
     if (const auto best = reader.required(entry, "best")) {
       range.best = reader.integer(*best, range.min, range.max.value_or(json::kMaxInteger));
     }
+    if (const auto step = ManifestReader::member(entry, "step")) {
+      range.step = reader.integer(*step, 1);
+      if (reader.ok() && range.best % range.step != 0) {
+        reader.fail(*step, "best is " + std::to_string(range.best) + ", expected a multiple of the step " +
+                               std::to_string(range.step));
+      }
+    }
     out.symbols.emplace(entry.key(), range);
   }
 }

@@ -111,6 +111,11 @@ bool SignatureChecker::accepts_axis(const Axis& axis, std::size_t index, std::in
               (symbol.range.max ? " to " + std::to_string(*symbol.range.max) : " or more");
     return false;
   }
+  if (size % symbol.range.step != 0) {
+    *reason = "axis " + std::to_string(index) + " (" + symbol.name + ") must be a multiple of " +
+              std::to_string(symbol.range.step);
+    return false;
+  }
   sizes[position] = size;
   return true;
 }

@@ -53,6 +53,26 @@ TEST_CASE("wrong command lines are usage errors") {
   }
 }
 
+TEST_CASE("a mistyped command or option is named, with the one that was probably meant") {
+  const auto message = [](const std::vector<const char*>& words) {
+    auto command = parse(words);
+    REQUIRE_FALSE(command.ok());
+    return command.status().message();
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  CHECK(has(message({"rnu"}), "unknown command rnu; did you mean run?"));
+  CHECK(has(message({"verfy", "b.edge"}), "unknown command verfy; did you mean verify?"));
+  CHECK(has(message({"completely"}), "unknown command completely; commands are inspect, verify, run and bench"));
+  CHECK(has(message({"run", "b", "--imputs", "in.npz", "--outputs", "o"}),
+            "unknown option --imputs; did you mean --input"));
+  CHECK(has(message({"bench", "b", "--second=3"}), "unknown option --second; did you mean --seconds?"));
+  CHECK(has(message({"bench", "b", "--wholly-else"}), "unknown option --wholly-else (see"));
+  CHECK(has(message({"run", "b"}), "no inputs and nowhere to put the results"));
+  CHECK(has(message({"run", "b", "--inputs", "i.npz"}), "run: nowhere to put the results"));
+}
+
 TEST_CASE("the version and the help are texts, within 80 columns") {
   for (const auto& words : std::vector<std::vector<const char*>>{{"--version"},
                                                                  {"--help"},

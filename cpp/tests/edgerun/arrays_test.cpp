@@ -45,7 +45,8 @@ TEST_CASE("a wrong dtype is named with what was expected") {
   const auto value = edgerun::value_from_array(array_of({'i', 8}, {1}, std::string(8, '\0')), EB_FLOAT32, "x", storage);
   REQUIRE_FALSE(value.ok());
   CHECK(value.status().code() == edgebuild::Code::kInvalidArgument);
-  CHECK(value.status().message() == "input 'x': expected dtype float32, got int64");
+  CHECK(value.status().message() ==
+        "input 'x': expected dtype float32, got int64; convert it, in NumPy with astype('float32')");
 }
 
 TEST_CASE("bfloat16 travels as uint16 and a real uint16 tensor refuses nothing of it") {

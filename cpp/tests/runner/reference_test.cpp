@@ -70,6 +70,25 @@ TEST_CASE("a run gives what the model says, in bound and in allocated outputs, a
   }
 }
 
+TEST_CASE("a size that is no multiple of its symbol's step is refused, and the step can be asked for") {
+  RunnerBundle bundle("reference", kAffine);
+  describe_affine(bundle);
+  bundle.manifest()["signature"]["symbols"]["batch"] = {{"min", 2}, {"best", 4}, {"max", 8}, {"step", 2}};
+  const std::string path = bundle.write();
+  Runner runner = load_or_die(path);
+  const std::vector<float> nine(9);
+  const std::vector<float> x(18);
+  CHECK(message_of(runner, view(nine, {3, 3})).find("axis 0 (batch) must be a multiple of 2") != std::string::npos);
+  const Value input = view(x, {6, 3});
+  Value output;
+  CHECK(runner.run({&input, 1}, {&output, 1}).ok());
+  eb_runner* handle = nullptr;
+  REQUIRE(eb_runner_load(path.c_str(), nullptr, &handle) == EB_OK);
+  CHECK(eb_runner_symbol_step(handle, "batch") == 2);
+  CHECK(eb_runner_symbol_step(handle, "none") == 1);
+  eb_runner_free(handle);
+}
+
 TEST_CASE("wrong inputs are refused before the engine sees them, naming tensor, expected and actual") {
   RunnerBundle bundle("reference", kAffine);
   describe_affine(bundle);

@@ -12,7 +12,6 @@ from edgebuild.bundle import strict_json
 from edgebuild.model.signature import Signature
 
 FORMAT_MAJOR = 1
-FORMAT_MINOR = 0
 KNOWN_FEATURES: frozenset[str] = frozenset()
 """Names in ``required_features`` that this reader understands."""
 
@@ -262,7 +261,10 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A whole manifest. ``minor`` is that of the file; keys of a newer minor are dropped."""
+    """A whole manifest. ``minor`` is that of the file; keys of a newer minor are dropped.
+
+    A new manifest gets the lowest minor that has all its keys.
+    """
 
     name: str
     target: Target
@@ -276,7 +278,7 @@ class Manifest:
     preprocessing: Json | None = None
     quantization: Json | None = None
     placement: Json | None = None
-    minor: int = FORMAT_MINOR
+    minor: int = 0
 
     @property
     def top(self) -> str:
@@ -285,7 +287,7 @@ class Manifest:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "format": {"major": FORMAT_MAJOR, "minor": self.minor},
+            "format": {"major": FORMAT_MAJOR, "minor": max(self.minor, self._least_minor())},
             "name": self.name,
             "producer": dict(self.producer),
             "target": self.target.to_json(),
@@ -299,6 +301,10 @@ class Manifest:
             "placement": self.placement,
             "files": {path: entry.to_json() for path, entry in self.files.items()},
         }
+
+    def _least_minor(self) -> int:
+        """1 brought the ``step`` of a symbol."""
+        return 1 if any(symbol.step > 1 for symbol in self.signature.symbols.values()) else 0
 
     def to_bytes(self) -> bytes:
         """The canonical bytes; the same for equal manifests, whatever the order of their mappings."""

@@ -104,6 +104,11 @@ def _check_signature(signature: dict[str, Any]) -> tuple[list[str], list[str]]:
         most = _optional(f"{where}.max", _get(where, entry, "max"), _size)
         if best < least or (most is not None and best > most):
             _refuse(f"{where}.best", f"a size from {least} to {'unbounded' if most is None else most}", best)
+        step = _size(f"{where}.step", entry.get("step", 1))
+        if step < 1:
+            _refuse(f"{where}.step", "a size of 1 or more", step)
+        if best % step:
+            _refuse(f"{where}.best", f"a multiple of the step {step}", best)
     used: set[int] = set()
     _check_structure("signature.output_structure", _get("signature", signature, "output_structure"), len(outputs), used)
     for index in range(len(outputs)):

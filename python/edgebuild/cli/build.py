@@ -33,8 +33,8 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--dynamic",
     "dynamic",
     multiple=True,
-    metavar="'NAME:AXIS=SYMBOL[MIN..BEST..MAX]'",
-    help="An axis whose size may change, e.g. 'x:0=batch[1..8..32]'.",
+    metavar="'NAME:AXIS=SYMBOL[MIN..BEST..MAX/STEP]'",
+    help="An axis whose size may change, e.g. 'x:0=batch[1..8..32]', 'x:2=h[32..64..128/16]'.",
 )
 @click.option("--arg", "arguments", multiple=True, metavar="NAME=VALUE", help="Value of an argument that is no tensor.")
 @click.option(

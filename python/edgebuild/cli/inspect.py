@@ -78,7 +78,8 @@ def _show(bundle: "Bundle") -> None:
     field("outputs", ", ".join(str(spec) for spec in manifest.signature.outputs))
     for number, (name, sizes) in enumerate(sorted(manifest.signature.symbols.items())):
         top = "or more" if sizes.maximum is None else f"to {sizes.maximum}"
-        field("" if number else "symbols", f"{name} = {sizes.minimum} {top}, best {sizes.best}")
+        steps = "" if sizes.step == 1 else f" in steps of {sizes.step}"
+        field("" if number else "symbols", f"{name} = {sizes.minimum} {top}{steps}, best {sizes.best}")
     field("goldens", f"{len(manifest.goldens)} input sets with the original model's outputs")
     field("size", f"{output.size_text(_total_bytes(bundle))} in {len(manifest.files)} files")
     field("made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.producer.items())))

@@ -50,7 +50,8 @@ def _signature(report: BuildReport) -> list[str]:
     lines += _field("outputs", ", ".join(str(spec) for spec in signature.outputs))
     for number, (name, sizes) in enumerate(sorted(signature.symbols.items())):
         top = "or more" if sizes.maximum is None else f"to {sizes.maximum}"
-        lines += _field("" if number else "symbols", f"{name} = {sizes.minimum} {top}, best {sizes.best}")
+        steps = "" if sizes.step == 1 else f" in steps of {sizes.step}"
+        lines += _field("" if number else "symbols", f"{name} = {sizes.minimum} {top}{steps}, best {sizes.best}")
     return lines
 
 

@@ -1,6 +1,7 @@
 """Loads torch.export programs (.pt2), in weights-only mode."""
 
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -176,20 +177,21 @@ def _dim(
     size = value.shape[axis]
     if isinstance(size, int):
         return size
-    expression = size.node.expr
+    step, expression = size.node.expr.as_coeff_Mul()
     best = int(example.shape[axis]) if example is not None else None
-    if (
-        not expression.is_Symbol
-    ):  # such as 2*s0: fixed to what it was exported with, as one symbol stands for one number
+    # Such as s0 + 1: fixed to what it was exported with, as one symbol stands for one number; 2*s0 is one in steps of 2.
+    if not expression.is_Symbol or not step.is_Integer or step < 1:
         return best
-    key = str(expression)
+    step = int(step)
+    key = str(size.node.expr)
     if key not in labels:
         wish = "batch" if axis == 0 else f"dim_{axis}"
-        labels[key] = wish if wish not in symbols else key
+        labels[key] = wish if wish not in symbols else re.sub(r"\W+", "_", key)
         bounds = program.range_constraints.get(expression)
         low = int(bounds.lower) if bounds is not None and bounds.lower.is_Integer else 1
         high = int(bounds.upper) if bounds is not None and bounds.upper.is_Integer else None
-        low = max(low, 1)
+        low = max(low, 1) * step
         best = best if best is not None else low
-        symbols[labels[key]] = SymbolRange(minimum=min(low, best), best=best, maximum=high)
+        maximum = None if high is None else high * step
+        symbols[labels[key]] = SymbolRange(minimum=min(low, best), best=best, maximum=maximum, step=step)
     return labels[key]

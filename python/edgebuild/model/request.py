@@ -16,9 +16,10 @@ class InputRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class DynamicRequest:
-    """``--dynamic 'name:axis=symbol[min..best..max]'``.
+    """``--dynamic 'name:axis=symbol[min..best..max/step]'``.
 
-    ``minimum``, ``best`` and ``maximum`` are sizes; None means the default: 1, the given size, unbounded.
+    ``minimum``, ``best`` and ``maximum`` are sizes; None means the default: 1, the given size, unbounded. Sizes are multiples
+    of ``step``; None: any size, or what the model is found to take.
     """
 
     input: str
@@ -27,6 +28,7 @@ class DynamicRequest:
     minimum: int | None = None
     best: int | None = None
     maximum: int | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,7 @@ class ModelRequest:
                     "minimum": d.minimum,
                     "best": d.best,
                     "maximum": d.maximum,
+                    "step": d.step,
                 }
                 for d in self.dynamic
             ],

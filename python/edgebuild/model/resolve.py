@@ -117,6 +117,7 @@ def resolve(loaded: Loaded, request: ModelRequest) -> ModelSource:
         flat, structure = flatten_outputs(raw(inputs))
         return [to_numpy(tensor) for _, tensor in flat], structure
 
+    symbols = dict(made.symbols)
     flat, _ = flatten_outputs(raw(made.samples[0]))
     behaviour = probe.behaviour(call, loaded.module, state, made.samples)
     state.restore()
@@ -243,8 +244,9 @@ def apply_dynamic(
             for other in shapes.values():
                 other[:] = [entry.symbol if d == size else d for d in other]
         shape[axis] = entry.symbol
-        span = spans.setdefault(entry.symbol, {"min": None, "best": None, "max": None})
-        for key, value in (("min", entry.minimum), ("best", entry.best), ("max", entry.maximum)):
+        span = spans.setdefault(entry.symbol, {"min": None, "best": None, "max": None, "step": None})
+        given = (("min", entry.minimum), ("best", entry.best), ("max", entry.maximum), ("step", entry.step))
+        for key, value in given:
             if value is not None and span[key] not in (None, value):
                 msg = f"{where}: '{entry.symbol}' has two values for {key}: {span[key]} and {value}"
                 raise UsageError(msg, hint="give the range once")
@@ -266,17 +268,21 @@ def _range(
     name: str, span: Mapping[str, int | None], size: int | None, known: SymbolRange | None, assumptions: list[str]
 ) -> SymbolRange:
     best = span["best"]
+    step = span["step"] or (known.step if known else 1)
     if best is None:
         best = size if size is not None else known.best if known else 1
         best = max(best, span["min"] or 0)
         best = min(best, span["max"]) if span["max"] is not None else best
-    minimum = span["min"] if span["min"] is not None else min(known.minimum if known else 1, best)
+    minimum = span["min"] if span["min"] is not None else min(known.minimum if known else step, best)
     maximum = span["max"] if span["max"] is not None else (known.maximum if known else None)
     if not minimum <= best <= (best if maximum is None else maximum):
         msg = f"--dynamic {name}: expected min <= best <= max, got {minimum}..{best}..{maximum}"
         raise UsageError(msg, hint="give a range that holds the best size")
-    found = SymbolRange(minimum=minimum, best=best, maximum=maximum)
-    if None in span.values():
+    if best % step:
+        msg = f"--dynamic {name}: expected multiples of {step}, got {best}"
+        raise UsageError(msg, hint="give the axis such a size in --input, or another step")
+    found = SymbolRange(minimum=minimum, best=best, maximum=maximum, step=step)
+    if None in (span["min"], span["best"], span["max"]):
         limit = "unbounded" if maximum is None else str(maximum)
         assumptions.append(
             f"size '{name}' ranges from {minimum} over {best} (best) to {limit}; override with --dynamic '…={name}[min..best..max]'"

@@ -2,7 +2,7 @@
 
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,11 @@ def read_samples(paths: Sequence[str]) -> list[dict[str, "np.ndarray[Any, Any]"]
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Samples, and what was found out while making them (sentences)."""
+    """Samples, what was found out while making them (sentences), and the ranges with the steps that were found."""
 
     samples: tuple[Inputs, ...]
     assumptions: tuple[str, ...]
+    symbols: Mapping[str, SymbolRange]
 
 
 def make_samples(
@@ -88,6 +89,7 @@ def make_samples(
     """
     maker = _Maker(specs, symbols, run, seed, lengths)
     maker.find_ranges(limits)
+    symbols = maker.find_steps()
     best = {name: span.best for name, span in symbols.items()}
     wanted = [best, *_variations(symbols, best)]
     made: list[Inputs] = list(given)
@@ -105,7 +107,7 @@ def make_samples(
         except Exception as error:  # whatever the model raises
             msg = f"the model refuses --sample {i}: {_reason(error)}"
             raise SignatureError(msg, hint="check names, dtypes and shapes of the arrays") from None
-    return Made(samples=tuple(made), assumptions=tuple(maker.assumptions))
+    return Made(samples=tuple(made), assumptions=tuple(maker.assumptions), symbols=symbols)
 
 
 def _variations(symbols: Mapping[str, SymbolRange], best: Mapping[str, int]) -> list[dict[str, int]]:
@@ -118,19 +120,25 @@ def _variations(symbols: Mapping[str, SymbolRange], best: Mapping[str, int]) -> 
 
 
 def other_size(span: SymbolRange) -> int:
-    """A size other than the best one, moderate, odd if possible: it shows what was baked in by tracing."""
-    high = span.maximum if span.maximum is not None else max(span.best * 2, span.best + 3)
-    wishes = (
-        span.best + span.best // 2 + 1,
-        span.best + 1,
-        span.best + 3,
-        span.best - 1,
-        span.best // 2,
-        2,
-        span.minimum,
-        high,
-    )
-    return next((s for s in wishes if s != span.best and max(span.minimum, 1) <= s <= high), span.best)
+    """A size other than the best one, moderate, odd (in steps) if possible: it shows what was baked in by tracing."""
+    step = span.step
+    best = span.best // step
+    low, high = -(-span.minimum // step), max(best * 2, best + 3)
+    if span.maximum is not None:
+        high = span.maximum // step
+    wishes = (best + best // 2 + 1, best + 1, best + 3, best - 1, best // 2, 2, low, high)
+    return step * next((s for s in wishes if s != best and max(low, 1) <= s <= high), best)
+
+
+_STEPS = (2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def _in_steps(span: SymbolRange, step: int) -> SymbolRange | None:
+    """The multiples of ``step`` in a range; None if the best size is none."""
+    if span.best % step:
+        return None
+    maximum = None if span.maximum is None else span.maximum // step * step
+    return replace(span, minimum=-(-span.minimum // step) * step, maximum=maximum, step=step)
 
 
 class _Maker:
@@ -220,6 +228,41 @@ class _Maker:
                 )
                 self.ranges[name] = (low, top)
 
+    def find_steps(self) -> Mapping[str, SymbolRange]:
+        """The ranges, with a step where the model refuses a size between its best one's multiples of a power of two."""
+        found = dict(self.symbols)
+        for name, span in self.symbols.items():
+            refused = other_size(span)
+            if span.step > 1 or refused == span.best:
+                continue
+            problem = self._refusal(name, refused)
+            for step in _STEPS if problem is not None else ():
+                stepped = _in_steps(span, step)
+                if stepped is None:
+                    break
+                other = other_size(stepped)
+                if other != span.best and self._refusal(name, other) is None:
+                    found[name] = stepped
+                    self.assumptions.append(
+                        f"sizes of '{name}' are taken to be multiples of {step}: the model refuses {refused} ({problem}) and "
+                        f"takes {other}; override with --dynamic '…={name}[{stepped}]'"
+                    )
+                    break
+        self.symbols = found
+        return found
+
+    def _refusal(self, symbol: str, size: int) -> str | None:
+        """Why the model refuses a size of one symbol, the others at their best; None: it takes it."""
+        sizes = {name: span.best for name, span in self.symbols.items()} | {symbol: size}
+        for values in (self.random(sizes, 0), self.plain(sizes)):
+            try:
+                self.run(values)
+            except Exception as error:  # a refusal is an answer
+                reason = _reason(error)
+                continue
+            return None
+        return reason
+
     def _accepts(self, base: Mapping[str, Any], name: str, fill: int) -> bool:
         try:
             self.run({**base, name: np.full_like(base[name], fill)})
@@ -247,7 +290,9 @@ class _Maker:
             varied = ", ".join(f"{name}={size}" for name, size in sizes.items())
             msg = f"the model refuses {shapes} ({varied}): {cause}"
             raise SignatureError(
-                msg, hint="drop or narrow --dynamic, or save the model so that this axis may change (script it)"
+                msg,
+                hint="drop or narrow --dynamic, name a step if only multiples are taken (--dynamic 'x:2=h[32..64..128/16]'), "
+                "or save the model so that this axis may change (script it)",
             )
         msg = f"the model refuses {shapes}: {cause}"
         raise SignatureError(

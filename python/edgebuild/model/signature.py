@@ -110,17 +110,20 @@ class ValueSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class SymbolRange:
-    """Sizes that a symbol may have; ``maximum`` None means unbounded."""
+    """Sizes that a symbol may have: multiples of ``step`` in a range; ``maximum`` None means unbounded."""
 
     minimum: int
     best: int
     maximum: int | None
+    step: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        return {"min": self.minimum, "best": self.best, "max": self.maximum}
+        data = {"min": self.minimum, "best": self.best, "max": self.maximum}
+        return data if self.step == 1 else {**data, "step": self.step}
 
     def __str__(self) -> str:
-        return f"{self.minimum}..{self.best}..{'' if self.maximum is None else self.maximum}"
+        multiples = "" if self.step == 1 else f"/{self.step}"
+        return f"{self.minimum}..{self.best}..{'' if self.maximum is None else self.maximum}{multiples}"
 
 
 Structure = Mapping[str, Any]
@@ -158,7 +161,9 @@ class Signature:
             inputs=specs(data["inputs"]),
             outputs=specs(data["outputs"]),
             symbols={
-                name: SymbolRange(minimum=entry["min"], best=entry["best"], maximum=entry["max"])
+                name: SymbolRange(
+                    minimum=entry["min"], best=entry["best"], maximum=entry["max"], step=entry.get("step", 1)
+                )
                 for name, entry in data["symbols"].items()
             },
             output_structure=data["output_structure"],

@@ -14,7 +14,8 @@ _INPUT, _DYNAMIC, _ARG = "--input", "--dynamic", "--arg"
 _MAX_RANK = 16
 _MAX_SIZE = 2**53 - 1
 _INPUT_HINT = "--input 'x:float32[1,3,224,224]', or without a name 'float32[1,3,224,224]'"
-_DYNAMIC_HINT = "--dynamic 'x:0=batch[1..8..32]', or 'x:0=batch'"
+_DYNAMIC_HINT = "--dynamic 'x:0=batch[1..8..32]', or 'x:0=batch'; multiples of 16: 'x:2=h[32..64..128/16]'"
+_RANGE = re.compile(r"\[\s*(?:([0-9]*)\s*\.\.\s*([0-9]*)\s*(?:\.\.\s*([0-9]*)\s*)?)?(?:/\s*([0-9]+)\s*)?\]\s*")
 _ARG_HINT = "--arg sr=16000; values are integers, floats, true, false, none, or text"
 
 
@@ -69,7 +70,9 @@ def parse_input(text: str) -> InputRequest:
 
 
 def parse_dynamic(text: str) -> DynamicRequest:
-    """Parses ``name:axis=symbol[min..best..max]``; the range is optional, so is each of its numbers; axes may be negative.
+    """Parses ``name:axis=symbol[min..best..max/step]``; the range is optional, so is each of its numbers; axes may be negative.
+
+    Sizes are multiples of the step; ``symbol[/step]`` gives it alone.
 
     Raises:
         UsageError: Names the column and gives an example.
@@ -96,15 +99,20 @@ def parse_dynamic(text: str) -> DynamicRequest:
     rest, offset = rest[head.end() :], offset + head.end()
     if not rest:
         return DynamicRequest(input=name, axis=axis, symbol=symbol)
-    bounds = re.fullmatch(r"\[\s*([0-9]*)\s*\.\.\s*([0-9]*)\s*(?:\.\.\s*([0-9]*)\s*)?\]\s*", rest)
-    if bounds is None:
+    bounds = _RANGE.fullmatch(rest)
+    if bounds is None or (bounds.group(1) is None and bounds.group(4) is None):
         raise _fail(_DYNAMIC, text, offset, f"expected '[min..best..max]', got '{rest}'", _DYNAMIC_HINT)
-    numbers = [int(word) if word else None for word in bounds.groups()]
+    *numbers, step = [int(word) if word else None for word in bounds.groups()]
+    if step == 0:
+        raise _fail(_DYNAMIC, text, offset, "expected a step of 1 or more after '/', got 0", _DYNAMIC_HINT)
     minimum, best, maximum = numbers if bounds.group(3) is not None else (numbers[0], None, numbers[1])
     order = [n for n in (minimum, best, maximum) if n is not None]
     if order != sorted(order):
         raise _fail(_DYNAMIC, text, offset, f"expected min <= best <= max, got {rest.strip()}", _DYNAMIC_HINT)
-    return DynamicRequest(input=name, axis=axis, symbol=symbol, minimum=minimum, best=best, maximum=maximum)
+    if step is not None and any(n % step for n in order):
+        what = f"expected multiples of {step}, got {rest.strip()}"
+        raise _fail(_DYNAMIC, text, offset, what, _DYNAMIC_HINT)
+    return DynamicRequest(input=name, axis=axis, symbol=symbol, minimum=minimum, best=best, maximum=maximum, step=step)
 
 
 def parse_argument(text: str) -> tuple[str, Any]:

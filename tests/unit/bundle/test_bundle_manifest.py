@@ -81,7 +81,7 @@ def test_canonical_bytes_do_not_depend_on_the_order_of_keys() -> None:
 # Rules that a JSON Schema can't state (references, sizes, counts that depend on other keys, bytes, spelling of numbers).
 _BEYOND_SCHEMA = {
     "major-real", "name-too-long-with-target", "name-line-break", "input-name-twice", "input-shape-real", "input-type-too-deep",
-    "symbol-best-below-min", "symbol-best-above-max", "symbol-name-1025-bytes", "structure-output-unused", "structure-index-too-large",
+    "symbol-best-below-min", "symbol-best-above-max", "symbol-step-real", "symbol-step-not-best", "symbol-name-1025-bytes", "structure-output-unused", "structure-index-too-large",
     "variant-name-twice", "variant-model-not-listed", "variant-data-not-listed", "variant-data-twice", "variant-data-unreferred",
     "variant-inputs-short", "variant-inputs-long", "variant-outputs-short", "variant-plugin-not-listed", "requires-glibc-line-break",
     "tolerance-missing", "tolerance-extra", "golden-none-at-all", "golden-input-missing", "golden-input-extra", "golden-file-not-listed",

@@ -1,9 +1,11 @@
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgebuild.errors import UsageError
-from edgebuild.model.request import DynamicRequest, InputRequest
+from edgebuild.model.request import DynamicRequest, InputRequest, ModelRequest
 from edgebuild.model.signature import DTYPES
 from edgebuild.model.spec import parse_argument, parse_arguments, parse_dynamic, parse_input
 
@@ -58,8 +60,30 @@ def test_dynamic_axes(text: str, expected: tuple[object, ...]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x:2=h[32..64..128/16]", (32, 64, 128, 16)),
+        ("x:2=h[32..128/16]", (32, None, 128, 16)),
+        ("x:2=h[..64../ 32 ]", (None, 64, None, 32)),
+        ("x:2=h[/8]", (None, None, None, 8)),
+        ("x:2=h[1..2..3/1]", (1, 2, 3, 1)),
+    ],
+)
+def test_a_step_after_the_range(text: str, expected: tuple[int | None, ...]) -> None:
+    low, best, high, step = expected
+    wanted = DynamicRequest(input="x", axis=2, symbol="h", minimum=low, best=best, maximum=high, step=step)
+    assert parse_dynamic(text) == wanted
+    request = ModelRequest(path="m", dynamic=(wanted,))
+    assert ModelRequest.from_json(json.loads(json.dumps(request.to_json()))) == request
+
+
+@pytest.mark.parametrize(
     ("text", "what"),
     [
+        ("x:0=n[1..2..3/0]", "a step of 1 or more after '/'"),
+        ("x:0=n[16..65..128/16]", "expected multiples of 16"),
+        ("x:0=n[]", "expected '[min..best..max]'"),
+        ("x:0=n[1..2/]", "expected '[min..best..max]'"),
         ("x", "expected '=symbol' at column 2"),
         ("x=n", "expected ':axis'"),
         ("x:a=n", "got 'a' at column 3"),

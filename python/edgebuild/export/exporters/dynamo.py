@@ -10,7 +10,7 @@ from edgebuild.export.arrays import to_torch
 from edgebuild.export.finish import INPUT_PREFIX
 from edgebuild.export.rewrites.lowered import lower_program
 from edgebuild.export.rewrites.nested import written_out
-from edgebuild.model.signature import TensorType
+from edgebuild.model.signature import SymbolRange, TensorType
 from edgebuild.model.source import Inputs, ModelSource
 
 DYNAMO_OPSETS = range(18, 24)
@@ -34,16 +34,21 @@ def choose_sample(source: ModelSource) -> Inputs:
 
 def dynamic_shapes(source: ModelSource) -> tuple[Any, ...]:
     """For each input, {axis: Dim} of its dynamic axes."""
-    dims = {
-        name: torch.export.Dim(f"d_{name}", min=max(limits.minimum, 0), max=limits.maximum)
-        for name, limits in source.symbols.items()
-    }
+    dims = {name: _dim(name, limits) for name, limits in source.symbols.items()}
     shapes: list[Any] = []
     for spec in source.inputs:
         shape = spec.type.shape if isinstance(spec.type, TensorType) else None
         axes = {axis: dims[dim] for axis, dim in enumerate(shape or ()) if isinstance(dim, str) and dim in dims}
         shapes.append(axes or None)
     return tuple(shapes)
+
+
+def _dim(name: str, limits: SymbolRange) -> Any:
+    """The axis as torch.export wants it: of multiples, the factor is the free number."""
+    step = limits.step
+    maximum = None if limits.maximum is None else limits.maximum // step
+    dim = torch.export.Dim(f"d_{name}", min=max(-(-limits.minimum // step), 0), max=maximum)
+    return dim if step == 1 else step * dim
 
 
 def export_program(module: torch.nn.Module, source: ModelSource, *, strict: bool) -> torch.export.ExportedProgram:
