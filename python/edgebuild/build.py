@@ -18,6 +18,7 @@ from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import optimize_export
 from edgebuild.model.request import ModelRequest
+from edgebuild.model.signature import Signature
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner
 from edgebuild.options import BuildOptions
@@ -116,6 +117,7 @@ def build_from_request(
     clock.enter("export")
     exported, hit = _export(request, cache, progress, module, options.deadline_s)
     clock.cached(hit)
+    preprocessing = _preprocessing(options, exported.signature)
 
     clock.enter("optimise")
     graphs = [optimize_export(exported.onnx, spec, cache) for spec in specs]
@@ -155,6 +157,7 @@ def build_from_request(
         graphs=tuple(graph for graph, _ in graphs),
         lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
         quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
+        preprocessing=preprocessing,
         engines=_engines(target, specs, cache),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
@@ -186,6 +189,21 @@ def build_from_request(
     report = build_report(bundle, parts, proof, clock.seconds, clock.hits, by_backend)
     write_beside(bundle.path, "report", json.dumps(report.to_json(), indent=2) + "\n")
     return report
+
+
+def _preprocessing(options: BuildOptions, signature: Signature) -> Mapping[str, Any] | None:
+    """The manifest's ``preprocessing``: how images become an input; None if nothing was said.
+
+    Raises:
+        UsageError: What was said is wrong, or does not fit the signature.
+    """
+    from edgebuild.quantize.preprocess import parse_preprocess
+
+    given = None if options.quantize is None else options.quantize.preprocess
+    if given is None:
+        return None
+    spec = (parse_preprocess(given) if isinstance(given, str) else given).resolved(signature)
+    return {"inputs": {spec.input: spec.to_json()}}
 
 
 def _export(

@@ -35,7 +35,7 @@ class PackedParts:
     """What goes into a bundle: the results of the stages before.
 
     ``measured`` says whether the variants' speed is measured on this machine before the bundle is published; ``quantization`` is
-    the manifest's summary of how quantised variants were calibrated, by backend.
+    the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name.
     """
 
     exported: ExportedModel
@@ -48,6 +48,7 @@ class PackedParts:
     measured: bool
     decisions: Decisions
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    preprocessing: Mapping[str, Any] | None = None
 
     @property
     def variant_names(self) -> tuple[str, ...]:
@@ -82,6 +83,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
         goldens=read_goldens(exported),
         producer=exported.producer,
         quantization=parts.quantization or None,
+        preprocessing=parts.preprocessing,
     )
 
 
