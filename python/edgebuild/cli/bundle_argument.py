@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,8 +17,27 @@ if TYPE_CHECKING:
 def open_bundle(path: str) -> "Bundle":
     """The bundle at ``path``; structure and manifest are checked."""
     from edgebuild.bundle.reader import Bundle
+    from edgebuild.errors import BundleError
 
-    return Bundle.open(path)
+    try:
+        return Bundle.open(path)
+    except BundleError:
+        kind = _model_kind(path)
+        if kind is None:
+            raise
+        msg = f"{path} is no bundle but a model ({kind})"
+        raise BundleError(msg, hint=f"build it first: edgebuild --target x86-64 {path}") from None
+
+
+def _model_kind(path: str) -> str | None:
+    """What kind of model a file is that was taken for a bundle; None: it is none."""
+    from edgebuild.errors import EdgebuildError
+    from edgebuild.model.identify import identify
+
+    try:
+        return identify(Path(path)).kind.value if Path(path).is_file() else None
+    except EdgebuildError:
+        return None
 
 
 def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:

@@ -1,5 +1,6 @@
 """Entry point: runs a command and turns whatever it raises into one line and an exit code (DESIGN.md, section 7)."""
 
+import errno
 import os
 import signal
 import sys
@@ -63,9 +64,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except BrokenPipeError:
-        # Whoever read our output has seen enough. Nothing may be flushed at exit any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _stop_writing()
+    except SystemExit as error:
+        wrapped = getattr(sys.stdout, "wrapped", None)
+        if wrapped is not None:  # click's own way to end on a broken pipe
+            sys.stdout = wrapped
+            return _stop_writing()
+        raise error from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or error.filename is not None:
+            return _report_bug(command_json, error, verbose=verbose)
+        _stop_writing()
+        return _report(None, f"can't write to stdout: {error.strerror}", "free some space, or write elsewhere", 8)
     except (KeyboardInterrupt, click.Abort):
         return _report(command_json, "interrupted", None, EXIT_INTERRUPTED)
     except click.ClickException as error:
@@ -81,11 +91,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _report(command_json, "out of memory", "close other programs, or build on a larger machine", 8)
     except Exception as error:
-        if verbose:
-            traceback.print_exc()
-        what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        message = f"internal error: {' '.join(what.split())}, please report"
-        return _report(command_json, message, None if verbose else "-v shows the traceback", InternalError.exit_code)
+        return _report_bug(command_json, error, verbose=verbose)
+
+
+def _stop_writing() -> int:
+    """Whoever read our output has seen enough, or can't take it. Nothing may be flushed at exit any more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _report_bug(command: str | None, error: Exception, *, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    what = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    message = f"internal error: {' '.join(what.split())}, please report"
+    return _report(command, message, None if verbose else "-v shows the traceback", InternalError.exit_code)
 
 
 def _report(command: str | None, message: str, hint: str | None, code: int) -> int:
@@ -100,6 +120,9 @@ def _explain(error: click.ClickException) -> tuple[str, str | None]:
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "edgebuild"
     hint: str | None = f"`{command} --help` shows all options"
+    if isinstance(error, click.exceptions.NoArgsIsHelpError) and isinstance(error.ctx.command, click.Group):
+        names = error.ctx.command.list_commands(error.ctx)
+        return f"{command}: no command is given", f"it has {', '.join(f'`{command} {name}`' for name in names)}"
     if isinstance(error, click.NoSuchOption):
         message = f"unknown option {error.option_name}"
         known = _options_of(context)

@@ -92,8 +92,8 @@ def print_result(schema: str, data: Mapping[str, Any]) -> None:
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """The one JSON object of a command, on stdout. NaN and infinities become null: JSON has none."""
-    click.echo(json.dumps(_finite(data), indent=2, ensure_ascii=False, allow_nan=False, default=str))
+    """The one JSON object of a command, on one line of stdout. NaN and infinities become null: JSON has none."""
+    click.echo(json.dumps(_finite(data), ensure_ascii=False, allow_nan=False, default=str))
 
 
 def _finite(value: Any) -> Any:

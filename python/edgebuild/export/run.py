@@ -130,9 +130,9 @@ def _run_worker(
         code = child.wait(None if deadline is None else max(deadline - time.monotonic(), 0.01))
     except (subprocess.TimeoutExpired, TimeoutError):
         message = f"the deadline passed after {time.monotonic() - started:.0f} s while {step}"
-        raise DeadlineError(
-            message, hint="the model may loop without end; or give it more time with --deadline"
-        ) from None
+        running = step not in ("starting", "loading torch", "loading the model")
+        hint = "the model may loop without end; or give it more time with --deadline"
+        raise DeadlineError(message, hint=hint if running else "give it more time with --deadline") from None
     finally:
         os.close(reader)
         _kill_group(child)

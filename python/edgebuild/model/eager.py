@@ -121,7 +121,7 @@ def load_state_dict(path: Path, request: ModelRequest) -> ModelSource:
     if request.factory is None:
         msg = f"{path}: a state_dict, that is weights without a model"
         raise ModelError(
-            msg, hint=f"say which model they belong to: edgebuild {path.name} --model package.module:factory"
+            msg, hint=f"say which model they belong to: edgebuild --target T {path.name} --model package.module:factory"
         )
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)

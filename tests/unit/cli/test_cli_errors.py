@@ -229,3 +229,46 @@ def test_code_names_are_those_of_the_native_runner() -> None:
 def test_every_command_has_a_code_name_free_schema_and_report_is_json() -> None:
     assert set(group.COMMANDS) >= {"build", "targets", "inspect", "verify", "run", "bench", "doctor"}
     assert json.loads(json.dumps(build_report().to_json(), default=str))["schema"] == "edgebuild.build/1"
+
+
+def test_output_that_nobody_reads_or_that_has_no_room_is_no_bug_of_ours(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3] / "python")}
+    program = f"{sys.executable} -m edgebuild.cli.main targets"
+    for shell, code in (
+        (f"set -o pipefail; {program} | true", {0}),
+        (f"{program} > /dev/full", {8}),
+    ):
+        done = subprocess.run(
+            ["bash", "-c", shell], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode in code, (shell, done.stderr)
+        assert "internal error" not in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("group_name", "commands"), [("cache", ("info", "clean")), ("runtime", ("pack",))])
+def test_a_group_without_a_command_names_its_commands(
+    invoke: Invoke, group_name: str, commands: tuple[str, ...]
+) -> None:
+    result = invoke(group_name)
+    assert result.code == 2
+    assert len(result.err.splitlines()) == 2
+    assert all(f"edgebuild {group_name} {name}" in result.err for name in commands)
+
+
+def test_a_model_in_place_of_a_bundle_is_said_to_be_one(invoke: Invoke) -> None:
+    import zipfile
+
+    with zipfile.ZipFile("net.pt", "w") as archive:
+        archive.writestr("net/constants.pkl", b"")
+        archive.writestr("net/code/__torch__.py", "")
+        archive.writestr("net/data.pkl", b"")
+        archive.writestr("net/version", "3")
+    result = invoke("inspect", "net.pt")
+    assert result.code == 3
+    assert "TorchScript" in result.err
+    assert "edgebuild --target x86-64 net.pt" in result.err
+
+
+def test_json_is_one_line(invoke: Invoke) -> None:
+    assert len(invoke("targets", "--json").out.splitlines()) == 1
