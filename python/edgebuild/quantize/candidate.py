@@ -1,9 +1,10 @@
 """Making candidates: from a float graph, observations and a placement to a quantised graph in a file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 
 from edgebuild.export.write import EXTERNAL_FROM_BYTES, INLINE_BELOW, weight_bytes
@@ -12,12 +13,13 @@ from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.quantize.insert import Forms, insert, static_region
 from edgebuild.quantize.observe import Observations
 from edgebuild.quantize.placements import Placement
-from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.plan import Plan, Smoothing
 from edgebuild.quantize.ranges import RangeMethod, choose_range
+from edgebuild.quantize.smooth import smooth
 from edgebuild.targets.spec import QuantizationScheme
 
 
-def values_to_observe(model: ir.Model, placements: tuple[Placement, ...], forms: Forms) -> tuple[str, ...]:
+def values_to_observe(model: ir.Model, placements: Sequence[Placement], forms: Forms) -> tuple[str, ...]:
     """Names of the values whose ranges one of the placements needs, in the order of execution."""
     names: dict[str, None] = {}
     for placement in placements:
@@ -63,8 +65,27 @@ def without(plan: Plan, layers: frozenset[str]) -> Plan:
 def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: Forms, path: Path) -> Path:
     """Writes the graph quantised by a plan; weights of 256 MiB or more beside it."""
     model = load_model(graph)
+    apply_smoothing(model, plan.smoothing)
     insert(model, plan, scheme, forms)
+    _save(model, path)
+    return path
+
+
+def write_smoothed(graph: Path, smoothing: Smoothing, path: Path) -> Path:
+    """Writes the smoothed float graph, whose ranges are to be observed."""
+    model = load_model(graph)
+    apply_smoothing(model, smoothing)
+    _save(model, path)
+    return path
+
+
+def apply_smoothing(model: ir.Model, smoothing: Smoothing | None) -> None:
+    """Smooths in place as a plan says."""
+    if smoothing is not None:
+        smooth(model, {name: np.asarray(values) for name, values in smoothing.absmax.items()}, alpha=smoothing.alpha)
+
+
+def _save(model: ir.Model, path: Path) -> None:
     DeadCodeElimination()(model)
     threshold = INLINE_BELOW if weight_bytes(model) >= EXTERNAL_FROM_BYTES else EXTERNAL_FROM_BYTES
     save_model(model, path, external_threshold=threshold)
-    return path

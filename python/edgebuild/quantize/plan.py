@@ -10,18 +10,33 @@ that the kernel quantises block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Smoothing:
+    """Range moved from activations into weights before anything is quantised; see ``quantize.smooth``.
+
+    Args:
+        alpha: How much of it, from 0 to 1.
+        absmax: Largest magnitude of each channel of the activations, by name.
+    """
+
+    alpha: float
+    absmax: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is quantised.
 
     Args:
         modes: By layer name; a layer that is not named stays float.
         operators: Operator types that may join the integer region between static layers.
-        ranges: (low, high) of each value that carries Q/DQ, by name.
+        ranges: (low, high) of each value that carries Q/DQ, by name; of the smoothed graph, if it is smoothed.
+        smoothing: What is done to the float graph first; None: nothing.
     """
 
     modes: Mapping[str, Mode]
     operators: frozenset[str] = frozenset()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    smoothing: Smoothing | None = None
 
     def count(self, mode: Mode) -> int:
         """Layers of a mode."""
@@ -33,6 +48,12 @@ class Plan:
             "modes": dict(self.modes),
             "operators": sorted(self.operators),
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
+            "smoothing": None
+            if self.smoothing is None
+            else {
+                "alpha": self.smoothing.alpha,
+                "absmax": {name: list(values) for name, values in self.smoothing.absmax.items()},
+            },
         }
 
     @classmethod
@@ -46,6 +67,10 @@ class Plan:
             modes = {str(name): mode for name, mode in data["modes"].items()}
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in data["ranges"].items()}
             operators = frozenset(str(name) for name in data["operators"])
+            smoothing = data.get("smoothing")
+            if smoothing is not None:
+                absmax = {str(name): tuple(map(float, values)) for name, values in smoothing["absmax"].items()}
+                smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=absmax)
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
@@ -53,4 +78,4 @@ class Plan:
         if wrong:
             msg = f"expected modes {', '.join(get_args(Mode))}, got {wrong[0]!r}"
             raise ValueError(msg)
-        return cls(modes=modes, operators=operators, ranges=ranges)
+        return cls(modes=modes, operators=operators, ranges=ranges, smoothing=smoothing)

@@ -15,7 +15,7 @@ from edgebuild.quantize.candidate import RangeChooser, without, write_candidate
 from edgebuild.quantize.insert import Forms
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.placements import Placement
-from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.plan import Plan, Smoothing
 from edgebuild.quantize.ranges import RangeMethod
 from edgebuild.select.budget import Budget, Score, violations
 from edgebuild.select.measure import Comparison
@@ -31,17 +31,17 @@ _SEARCH_BATCHES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A float graph that candidates are made from: the optimised one, or one rewritten without changing what it computes.
+    """What candidates are made from: the float graph, or the float graph smoothed.
 
     Args:
-        name: "plain", or what was done to it, e.g. "smoothed 0.5".
-        graph: The file.
-        ranges: Of its values.
+        name: "plain", or what is done first, e.g. "smoothed 0.75".
+        smoothing: That; None: nothing.
+        ranges: Of the values that carry Q/DQ; made when static ranges are first needed.
     """
 
     name: str
-    graph: Path
-    ranges: RangeChooser
+    smoothing: Smoothing | None
+    ranges: Callable[[], RangeChooser]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +95,14 @@ class Problem:
     """What the search works on.
 
     Args:
+        graph: The float graph.
         placements: From ``quantize.placements``.
-        bases: The plain graph first; the others are made when they are first needed.
+        bases: The plain graph first; the others are made when they are first needed; None: there is nothing to do there.
         measurable: Whether this machine can run the target, so that speed can be measured.
         evaluations: How many candidates may be judged for accuracy, the final one apart.
     """
 
+    graph: Path
     placements: Sequence[Placement]
     bases: Sequence[Callable[[], Base | None]]
     scheme: QuantizationScheme
@@ -179,9 +181,6 @@ class _Search:
             self.bases[index] = self.problem.bases[index]()
         return self.bases[index]
 
-    def base_of(self, trial: Trial) -> Base:
-        return next(base for base in self.bases.values() if base is not None and base.name == trial.base)
-
     def trial(self, placement: Placement, index: int, method: RangeMethod) -> Trial:
         base = self.base(index)
         assert base is not None
@@ -192,12 +191,17 @@ class _Search:
             placement=placement.name,
             base=base.name,
             method=method if static else None,
-            plan=Plan(modes=placement.modes, operators=placement.operators, ranges=base.ranges.ranges(method)),
+            plan=Plan(
+                modes=placement.modes,
+                operators=placement.operators,
+                ranges=base.ranges().ranges(method) if static else {},
+                smoothing=base.smoothing,
+            ),
         )
 
     def write(self, trial: Trial) -> Path:
         path = self.problem.folder / "candidate.onnx"
-        return write_candidate(self.base_of(trial).graph, trial.plan, self.problem.scheme, self.problem.forms, path)
+        return write_candidate(self.problem.graph, trial.plan, self.problem.scheme, self.problem.forms, path)
 
     def judge(self, trial: Trial, *, limit: int | None = _SEARCH_BATCHES) -> Trial:
         self.problem.progress(f"accuracy of {trial.name}")
@@ -248,7 +252,7 @@ class _Search:
 
     def revert_order(self, start: Trial) -> list[str]:
         """Layers by the noise that each adds alone, per multiplication that it would take back to float."""
-        graph = load_model(self.base_of(start).graph).graph
+        graph = load_model(self.problem.graph).graph
         work = {layer.name: layer.multiplications() or layer.weight_size for layer in find_layers(graph)}
         weight = {}
         for index, name in enumerate(start.plan.modes):

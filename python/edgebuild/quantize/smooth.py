@@ -1,0 +1,133 @@
+"""Smoothing: moves the range of outlying channels from activations, which share one scale, into weights, which have many.
+
+SmoothQuant (Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", ICML 2023):
+channel j of an activation is divided by ``s_j = max|X_j|^a / max|W_j|^(1-a)`` and row j of the weights that read it is multiplied
+by it. The product is the same but for rounding. The division goes into the normalisation that makes the activation where all
+its readers are such products; else it is a multiplication of its own.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgebuild.graph.values import constant_array, input_at
+from edgebuild.quantize.editor import GraphEditor
+from edgebuild.quantize.layers import Layer, find_layers
+
+_LIMIT = 2.0**10
+"""Of a factor, both ways: a channel that is always 0 has no range to move, and float32 has to hold the weights."""
+
+_GAIN = 2.0
+"""The largest channel must be this many times the geometric mean of all, or there is no outlier worth a multiplication."""
+
+_NORMS = {"LayerNormalization": (1, 2), "SimplifiedLayerNormalization": (1, None), "RMSNormalization": (1, None)}
+"""Operators that end with a scale for each channel: positions of the scale and of the shift."""
+
+Absmax = Mapping[str, npt.NDArray[np.float64]]
+
+
+def smoothable(graph: ir.Graph) -> dict[str, list[Layer]]:
+    """The products that read each activation, by its name; what smoothing needs each channel's largest magnitude of."""
+    groups: dict[str, list[Layer]] = {}
+    for layer in find_layers(graph):
+        if layer.kind == "matmul" and layer.data.name:
+            groups.setdefault(layer.data.name, []).append(layer)
+    return groups
+
+
+def smooth(model: ir.Model, absmax: Absmax, *, alpha: float = 0.5) -> int:
+    """Smooths in place every activation with outlying channels.
+
+    Args:
+        model: Float graph.
+        absmax: Largest magnitude of each channel of the activations, ``(K,)``, by name; those that are missing stay.
+        alpha: How much of the range moves, from 0 (none) to 1 (all).
+
+    Returns:
+        How many activations were smoothed.
+    """
+    editor = GraphEditor(model.graph)
+    count = 0
+    for name, layers in smoothable(model.graph).items():
+        if name not in absmax:
+            continue
+        factors = _factors(absmax[name], layers, alpha)
+        if factors is None:
+            continue
+        data = layers[0].data
+        if not _into_norm(editor, data, layers, factors):
+            _multiplication(editor, data, layers, factors)
+        for layer in layers:
+            _scale_rows(editor, layer, factors)
+        count += 1
+    return count
+
+
+def _factors(largest: npt.NDArray[np.float64], layers: list[Layer], alpha: float) -> npt.NDArray[np.float64] | None:
+    """``s_j``, with a geometric mean of 1; None where no channel stands out."""
+    rows = np.max([_row_magnitudes(layer) for layer in layers], axis=0)
+    if rows.shape != largest.shape:
+        return None
+    seen = (largest > 0) & (rows > 0)
+    if not seen.any():
+        return None
+    typical = float(np.exp(np.mean(np.log(largest[seen]))))
+    if float(largest.max()) < _GAIN * typical:
+        return None
+    factors = np.ones_like(largest)
+    factors[seen] = largest[seen] ** alpha / rows[seen] ** (1 - alpha)
+    factors[seen] /= np.exp(np.mean(np.log(factors[seen])))
+    # Powers of two would be exact; the gain in accuracy is that of the mantissa's last bit, the loss half a step.
+    return np.clip(factors, 1 / _LIMIT, _LIMIT)
+
+
+def _row_magnitudes(layer: Layer) -> npt.NDArray[np.float64]:
+    weight = np.abs(layer.weight_array().astype(np.float64))
+    return np.asarray(weight.max(axis=0 if layer.transposed else 1))
+
+
+def _into_norm(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> bool:
+    """Divides the scale and shift of the normalisation that makes ``data``, if nobody else reads it."""
+    node = data.producer()
+    readers = {layer.nodes[0] for layer in layers}
+    if node is None or node.op_type not in _NORMS or data.is_graph_output():
+        return False
+    if any(use.node not in readers for use in data.uses()) or data is not node.outputs[0]:
+        return False
+    positions = [position for position in _NORMS[node.op_type] if position is not None]
+    arrays = {position: constant_array(input_at(node, position)) for position in positions}
+    present = {position: array for position, array in arrays.items() if input_at(node, position) is not None}
+    if any(array is None or array.shape != factors.shape for array in present.values()):
+        return False
+    for position, array in present.items():
+        assert array is not None
+        value = node.inputs[position]
+        assert value is not None
+        divided = (array.astype(np.float64) / factors).astype(np.float32)
+        node.replace_input_with(position, editor.initializer(f"{value.name}_smoothed", divided, ir.DataType.FLOAT))
+    return True
+
+
+def _multiplication(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> None:
+    inverse = (1 / factors).astype(np.float32)
+    scale = editor.initializer(f"{data.name}_smoothing", inverse, ir.DataType.FLOAT)
+    node = ir.node("Mul", [data, scale], name=f"{data.name}_smoothing")
+    output = node.outputs[0]
+    output.name = editor.fresh(f"{data.name}_smoothed")
+    output.type, output.shape = data.type, data.shape
+    producer = data.producer()
+    if producer is None:
+        editor.graph.insert_before(next(iter(editor.graph)), node)
+    else:
+        editor.graph.insert_after(producer, node)
+    for layer in layers:
+        layer.nodes[0].replace_input_with(0, output)
+
+
+def _scale_rows(editor: GraphEditor, layer: Layer, factors: npt.NDArray[np.float64]) -> None:
+    weight = layer.weight_array().astype(np.float64)
+    scaled = (weight * (factors[None, :] if layer.transposed else factors[:, None])).astype(np.float32)
+    value = editor.initializer(f"{layer.weight.name}_smoothed", scaled, ir.DataType.FLOAT)
+    layer.nodes[0].replace_input_with(1, value)
