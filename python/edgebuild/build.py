@@ -1,5 +1,6 @@
 """build(): the flow from a model to a proved bundle, and nothing else."""
 
+import difflib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +59,8 @@ def build(
         trust_model: Whether a pickle, which can run anything, may be loaded.
         thin: Leave the engine libraries out.
         progress: Hears how it goes.
-        **options: Further fields of ``BuildOptions`` and ``ModelRequest``.
+        **options: Further fields of ``BuildOptions`` and ``ModelRequest``, e.g. ``parity_tolerance=(atol, rtol)``, ``seed``,
+            ``decisions`` (a path), ``deadline_s``, ``measure``, ``variant_options={"intra_op_threads": "2"}``.
 
     Raises:
         EdgebuildError: One of ``edgebuild.errors``; nothing half-written is left.
@@ -72,6 +74,13 @@ def build(
         factory = model
     else:
         module = model
+    known = {*ModelRequest.__dataclass_fields__, *BuildOptions.__dataclass_fields__}
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), 1)
+            guess = f"did you mean {near[0]}?" if near else "help(edgebuild.build) lists the options"
+            msg = f"build() takes no option {name!r}"
+            raise UsageError(msg, hint=guess)
     request_fields = {k: options.pop(k) for k in list(options) if k in ModelRequest.__dataclass_fields__}
     request_fields.setdefault("search_path", (str(Path.cwd()),))
     request = ModelRequest(

@@ -31,6 +31,15 @@ def test_the_module_of_the_same_name_stays_within_reach() -> None:
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
+def test_an_option_that_build_does_not_have_is_a_usage_error_with_the_nearest_one() -> None:
+    import edgebuild
+    from edgebuild.errors import UsageError
+
+    with pytest.raises(UsageError, match="'deadline'") as caught:
+        edgebuild.build("m.pt", target="x86-64", deadline=3)
+    assert "deadline_s" in str(caught.value.hint)
+
+
 def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error() -> None:
     script = (
         "import edgebuild\n"

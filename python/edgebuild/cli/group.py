@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.shell_completion import CompletionItem
 
 from edgebuild.cli.output import nearest
 from edgebuild.errors import UsageError
@@ -49,7 +50,18 @@ class CommandGroup(click.Group):
             args = ["--help"]
         elif not ctx.resilient_parsing:
             args = _imply_build(args)
+        elif args and args[0] not in COMMANDS and args[0] not in ("-h", "--help", "--version"):
+            args = ["build", *args]  # what is completed is a build too
         return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        found = super().shell_complete(ctx, incomplete)
+        build = self.get_command(ctx, "build") if incomplete.startswith("-") else None
+        if build is not None:
+            known = {item.value for item in found}
+            implied = build.shell_complete(click.Context(build, parent=ctx), incomplete)
+            found += [item for item in implied if item.value not in known]
+        return found
 
 
 def _imply_build(args: list[str]) -> list[str]:

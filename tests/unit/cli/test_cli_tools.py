@@ -144,6 +144,9 @@ def test_completion_knows_commands_targets_and_options(tmp_path: Path) -> None:
     assert complete("edgebuild insp") == ["inspect"]
     assert complete("edgebuild build --target raspberrypi") == [f"raspberrypi{n}" for n in (2, 3, 4, 5)]
     assert "--parity-tol" in complete("edgebuild build --pari")
+    assert complete("edgebuild --tar") == ["--target"]
+    assert complete("edgebuild --target raspberrypi") == [f"raspberrypi{n}" for n in (2, 3, 4, 5)]
+    assert "--parity-tol" in complete("edgebuild model.pt --pari")
 
 
 def test_json_output_is_a_single_object_for_every_light_command(invoke: Invoke) -> None:
