@@ -87,6 +87,7 @@ class BuildReport:
         seconds: Wall time of each stage.
         cached: Stages that were taken from the cache.
         original_latency_ms: Median of the original in PyTorch, one thread.
+        attempts: Exporters that were tried before the one that was taken, each with what it failed on.
         quantization: By backend what ``--int8`` tried and why it chose; empty: it was not asked for.
     """
 
@@ -109,6 +110,7 @@ class BuildReport:
     cached: tuple[str, ...]
     original_latency_ms: float | None
     next_steps: tuple[str, ...]
+    attempts: tuple[tuple[str, str], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ def build_report(
         kind=exported.kind,
         exporter=exported.exporter,
         opset=exported.opset,
+        attempts=tuple((attempt.exporter, attempt.error) for attempt in exported.attempts if attempt.error is not None),
         signature=exported.signature,
         sizes=_sizes(bundle),
         parity=tuple(

@@ -21,6 +21,8 @@ def summary(report: BuildReport, *, verbose: bool = False) -> list[str]:
     lines += _field("target", report.target)
     lines += _signature(report)
     lines += _field("export", f"{report.exporter}, ONNX opset {report.opset}")
+    for exporter, error in report.attempts if verbose else ():
+        lines += _field("", f"before, {exporter} failed: {error}")
     lines += _field("graph", _graph(report))
     lines += _field("parity", _checks(report.parity, "exported model against the original"))
     if verbose:

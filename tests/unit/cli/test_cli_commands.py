@@ -217,6 +217,12 @@ def test_summary_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int
     assert any("UNPROVED" in line for line in lines)
 
 
+def test_verbose_summary_says_what_other_exporters_failed_on() -> None:
+    report = build_report(attempts=(("torch.export", "no kernel"), ("strict", "a guard")))
+    assert "before, torch.export failed: no kernel" in "\n".join(summary.summary(report, verbose=True))
+    assert "no kernel" not in "\n".join(summary.summary(report))
+
+
 def test_summary_says_what_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "\n".join(summary.summary(build_report(parity=(check(), check(output="z", passed=False)))))
     assert "1 of 2 outputs FAILED" in text
