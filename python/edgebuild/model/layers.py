@@ -323,7 +323,8 @@ def _carry(use: Use) -> Carry | None:
         return None
     if kind in ("aten::linear", "aten::layer_norm"):
         return d.projected
-    if kind in RETYPED or kind in COMPARING:
+    condition = kind == "aten::where" and use.index == 0  # its shape is the result's, its element type its own
+    if kind in RETYPED or kind in COMPARING or condition:
         return d.retyped
     if name in ("div", "div_", "mul", "mul_") and use.index == 0 and _is_byte_scale(use.constant(1), name):
         return d.scaled

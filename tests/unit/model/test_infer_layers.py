@@ -88,3 +88,24 @@ def test_reference_of_a_counting_model_is_the_same_in_every_run(tmp_path: Path) 
     first, second = (source.reference(source.samples[0])[0][0] for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert any("state (count)" in note for note in source.notes)
+
+
+class Chosen(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x, flag):
+        return self.linear(torch.where(flag, x, -x)), flag.logical_not()
+
+
+@pytest.mark.parametrize("trace", [False, True])
+def test_the_condition_of_where_is_boolean_whatever_layer_comes_behind(trace):
+    module = Chosen().eval()
+    example = (torch.zeros(1, 8), torch.zeros(1, 8, dtype=torch.bool))
+    script = torch.jit.trace(module, example) if trace else torch.jit.script(module)
+    source = load(ModelRequest(path=None), module=script)
+    assert {spec.name: spec.type for spec in source.inputs} == {
+        "x": TensorType(dtype="float32", shape=(1, 8)),
+        "flag": TensorType(dtype="bool", shape=(1, 8)),
+    }
