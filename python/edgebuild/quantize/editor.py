@@ -17,15 +17,15 @@ class GraphEditor:
         self._taken = set(graph.initializers)
         self._taken.update(value.name for value in graph.inputs if value.name)
         self._taken.update(value.name for node in graph.all_nodes() for value in node.outputs if value.name)
+        self._taken_by_nodes = {node.name for node in graph.all_nodes() if node.name}
 
     def fresh(self, wanted: str) -> str:
         """``wanted``, or the first free ``wanted_1``, ``wanted_2``, …; taken from now on."""
-        name, index = wanted, 0
-        while name in self._taken:
-            index += 1
-            name = f"{wanted}_{index}"
-        self._taken.add(name)
-        return name
+        return _free(wanted, self._taken)
+
+    def fresh_node(self, wanted: str) -> str:
+        """The same among the names of nodes."""
+        return _free(wanted, self._taken_by_nodes)
 
     def initializer(self, wanted: str, array: npt.NDArray[np.generic], dtype: ir.DataType) -> ir.Value:
         """Registers an array as a new initialiser."""
@@ -34,3 +34,12 @@ class GraphEditor:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+
+def _free(wanted: str, taken: set[str]) -> str:
+    name, index = wanted, 0
+    while name in taken:
+        index += 1
+        name = f"{wanted}_{index}"
+    taken.add(name)
+    return name

@@ -10,9 +10,9 @@ from edgebuild.errors import InternalError
 from edgebuild.graph.values import is_op
 from edgebuild.quantize import products
 from edgebuild.quantize.editor import GraphEditor
-from edgebuild.quantize.layers import Layer, find_layers
+from edgebuild.quantize.layers import Kind, Layer, find_layers
 from edgebuild.quantize.parameters import Parameters, quantization_parameters
-from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.recurrent import quantize_lstm
 from edgebuild.quantize.region import Region, find_region
 from edgebuild.quantize.weights import QuantizedWeight, quantize_bias, quantize_weight, scales_for_bias
@@ -23,6 +23,12 @@ _DTYPES = {
     "int8": ir.DataType.INT8,
     "uint16": ir.DataType.UINT16,
     "int16": ir.DataType.INT16,
+}
+
+_MODES_OF_KIND: Mapping[Kind, tuple[Mode, ...]] = {
+    "conv": ("static",),
+    "matmul": ("static", "dynamic", "blockwise"),
+    "recurrent": ("dynamic",),
 }
 
 
@@ -64,6 +70,10 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
     if unknown:
         msg = f"the quantisation plan names layers that the graph has not: {', '.join(unknown[:3])}"
         raise InternalError(msg)
+    for name, mode in plan.modes.items():
+        if mode not in _MODES_OF_KIND[layers[name].kind]:
+            msg = f"the quantisation plan wants '{name}' {mode}, which no {layers[name].kind} layer can be"
+            raise InternalError(msg)
     static = [layer for name, layer in layers.items() if plan.modes.get(name) == "static"]
     region = static_region(model, plan, forms)
     editor = GraphEditor(graph)
@@ -153,11 +163,13 @@ def _insert_pair(
     """Puts Q and DQ behind ``value``; ``readers``, or all that read it now, read the dequantised form."""
     graph, name = editor.graph, value.name or ""
     uses = [(use.node, use.idx) for use in value.uses()] if everyone else list(readers)
-    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=f"{name}_QuantizeLinear")
+    quantize = ir.node("QuantizeLinear", [value, scale, zero], name=editor.fresh_node(f"{name}_QuantizeLinear"))
     quantized = quantize.outputs[0]
     quantized.name = editor.fresh(f"{name}_quantized")
     quantized.type, quantized.shape = ir.TensorType(zero.dtype), value.shape  # type: ignore[arg-type]
-    dequantize = ir.node("DequantizeLinear", [quantized, scale, zero], name=f"{name}_DequantizeLinear")
+    dequantize = ir.node(
+        "DequantizeLinear", [quantized, scale, zero], name=editor.fresh_node(f"{name}_DequantizeLinear")
+    )
     dequantized = dequantize.outputs[0]
     dequantized.type, dequantized.shape = value.type, value.shape
     producer = value.producer()
@@ -238,7 +250,9 @@ def _dequantized(
     scale = editor.initializer(f"{name}_scale", steps, ir.DataType.FLOAT)
     zero = editor.initializer(f"{name}_zero_point", np.zeros(steps.shape, values.dtype), kind)
     attributes: Mapping[str, int] = {} if single else {"axis": axis}
-    node = ir.node("DequantizeLinear", [integers, scale, zero], attributes, name=f"{name}_DequantizeLinear")
+    node = ir.node(
+        "DequantizeLinear", [integers, scale, zero], attributes, name=editor.fresh_node(f"{name}_DequantizeLinear")
+    )
     output = node.outputs[0]
     output.name = editor.fresh(f"{name}_dequantized")
     output.type, output.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape(values.shape)

@@ -102,7 +102,7 @@ def _layers(graph: ir.Graph) -> Iterator[Layer]:
             layer = _gemm(node)
         elif is_op(node, "LSTM"):
             layer = _lstm(node)
-        if layer is not None and layer.weight_size >= _SMALLEST_WEIGHT:
+        if layer is not None and layer.weight_size >= _SMALLEST_WEIGHT and constant_tensor(layer.data) is None:
             yield layer
 
 

@@ -13,8 +13,8 @@ _TYPES: dict[str, type[np.integer[Any]]] = {
     "int16": np.int16,
 }
 
-_SMALLEST_SCALE = 2.0**-100
-"""Products of an activation's and a weight's scale must stay normal float32 numbers."""
+SMALLEST_SCALE = 2.0**-63
+"""Products of an activation's and a weight's scale must stay normal float32 numbers: from 2**-126 on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,6 @@ def quantization_parameters(low: float, high: float, dtype: str, *, symmetric: b
     else:
         scale = (high - low) / (int(info.max) - int(info.min))
         zero = round(int(info.min) - low / scale) if scale > 0 else int(info.min)
-    scale = min(max(scale, _SMALLEST_SCALE), float(np.finfo(np.float32).max) / 2**16)
+    scale = min(max(scale, SMALLEST_SCALE), float(np.finfo(np.float32).max) / (int(info.max) - int(info.min) + 1))
     zero = min(max(zero, int(info.min)), int(info.max))
     return Parameters(scale=np.float32(scale), zero_point=kind(zero))

@@ -41,7 +41,7 @@ def placements(model: ir.Model, forms: Forms) -> tuple[Placement, ...]:
             for convolutions in (True, False) if "conv" in kinds and "matmul" in kinds else (True,):
                 modes = _modes(layers, product, convolutions=convolutions, recurrent=forms.recurrent)
                 joining = _present(model, operators) if "static" in modes.values() else frozenset[str]()
-                name = _name(modes, layers) + (suffix if joining else "")
+                name = _name(modes, layers) + (suffix if "static" in modes.values() else "")
                 if modes:
                     found.setdefault(
                         (tuple(modes.items()), joining), Placement(name=name, modes=modes, operators=joining)

@@ -1,5 +1,6 @@
 """Plan: what of a graph is quantised and how, by names, so that it can be kept, compared and replayed."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -78,4 +79,8 @@ class Plan:
         if wrong:
             msg = f"expected modes {', '.join(get_args(Mode))}, got {wrong[0]!r}"
             raise ValueError(msg)
+        for name, (low, high) in ranges.items():
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                msg = f"expected a range with finite ends in order for '{name}', got {low} to {high}"
+                raise ValueError(msg)
         return cls(modes=modes, operators=operators, ranges=ranges, smoothing=smoothing)

@@ -40,7 +40,7 @@ def static(
     """
     integers, scales, zeros = _weight_inputs(editor, layer, weight)
     inputs = [quantized, integers, scale, scales, zero_point, zeros, _bias_input(editor, layer)]
-    _replace(layer, "MatMulIntegerToFloat", inputs)
+    _replace(editor, layer, "MatMulIntegerToFloat", inputs)
 
 
 def dynamic(editor: GraphEditor, layer: Layer, weight: QuantizedWeight) -> None:
@@ -52,7 +52,8 @@ def dynamic(editor: GraphEditor, layer: Layer, weight: QuantizedWeight) -> None:
         weight: ``(K, N)``.
     """
     integers, scales, zeros = _weight_inputs(editor, layer, weight)
-    _replace(layer, "DynamicQuantizeMatMul", [layer.data, integers, scales, zeros, _bias_input(editor, layer)])
+    inputs = [_data(layer), integers, scales, zeros, _bias_input(editor, layer)]
+    _replace(editor, layer, "DynamicQuantizeMatMul", inputs)
 
 
 def blockwise(editor: GraphEditor, layer: Layer, *, block: int = BLOCK) -> None:
@@ -74,7 +75,7 @@ def blockwise(editor: GraphEditor, layer: Layer, *, block: int = BLOCK) -> None:
     values = (np.clip(np.rint(groups / scales[:, :, None]), -127, 127) + 128).astype(np.uint8)
     name = layer.weight.name or layer.name
     inputs: list[ir.Value | None] = [
-        layer.data,
+        _data(layer),
         editor.initializer(f"{name}_blocks", values, ir.DataType.UINT8),
         editor.initializer(f"{name}_scales", scales.reshape(-1), ir.DataType.FLOAT),
         None,
@@ -83,13 +84,18 @@ def blockwise(editor: GraphEditor, layer: Layer, *, block: int = BLOCK) -> None:
     ]
     # accuracy_level 4: the kernel quantises the activation to 8 bits, row by row and block by block.
     attributes = {"K": rows, "N": columns, "bits": 8, "block_size": block, "accuracy_level": 4}
-    _replace(layer, "MatMulNBits", inputs, attributes)
+    _replace(editor, layer, "MatMulNBits", inputs, attributes)
 
 
 def _graph(layer: Layer) -> ir.Graph:
     graph = layer.nodes[0].graph
     assert isinstance(graph, ir.Graph)
     return graph
+
+
+def _data(layer: Layer) -> ir.Value | None:
+    """The activation as it is now: layers before this one may have been replaced, or given Q/DQ, since it was found."""
+    return layer.nodes[0].inputs[0]
 
 
 def _weight_inputs(editor: GraphEditor, layer: Layer, weight: QuantizedWeight) -> tuple[ir.Value, ir.Value, ir.Value]:
@@ -112,13 +118,17 @@ def _bias_input(editor: GraphEditor, layer: Layer) -> ir.Value | None:
 
 
 def _replace(
-    layer: Layer, op_type: str, inputs: list[ir.Value | None], attributes: dict[str, int] | None = None
+    editor: GraphEditor,
+    layer: Layer,
+    op_type: str,
+    inputs: list[ir.Value | None],
+    attributes: dict[str, int] | None = None,
 ) -> None:
     while inputs and inputs[-1] is None:
         inputs.pop()
     graph = _graph(layer)
     old = layer.output
-    node = ir.node(op_type, inputs, attributes or {}, domain=DOMAIN, name=f"{layer.name}_{op_type}")
+    node = ir.node(op_type, inputs, attributes or {}, domain=DOMAIN, name=editor.fresh_node(f"{layer.name}_{op_type}"))
     new = node.outputs[0]
     graph.insert_after(layer.nodes[-1], node)
     ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)

@@ -38,7 +38,7 @@ def quantize_lstm(editor: GraphEditor, layer: Layer, *, per_channel: bool) -> No
         [*inputs, *extra],
         attributes,
         num_outputs=len(node.outputs),
-        name=f"{layer.name}_DynamicQuantizeLSTM",
+        name=editor.fresh_node(f"{layer.name}_DynamicQuantizeLSTM"),
     )
     graph.insert_after(node, new)
     for old, fresh in zip(node.outputs, new.outputs, strict=True):

@@ -194,7 +194,7 @@ def _region(
     constants = {value for value in carried if constant_tensor(value) is not None}
     assert not constants, constants
     return Region(
-        nodes=frozenset(joined | set(by_end)),
+        nodes=frozenset(joined | {node for layer in layers for node in layer.nodes}),
         carried=tuple(carried),
         leaders=leaders,
         producers=frozenset(producers),

@@ -5,8 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from edgebuild.quantize.parameters import SMALLEST_SCALE
+
 _BIAS_LIMIT = float(2**31 - 2**8)
 """Of an int32 bias, with room for the rounding."""
+
+_SCALE_OF_ZEROS = np.float32(2.0**-20)
+"""Where all weights are 0: small, because the bias is rounded to steps of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +61,13 @@ def quantize_weight(
     others = tuple(i for i in range(weight.ndim) if i != axis)
     magnitude = np.max(np.abs(weight), axis=others, initial=0.0) if per_channel else np.max(np.abs(weight), initial=0.0)
     scales = (np.atleast_1d(magnitude).astype(np.float64) / limit).astype(np.float32)
-    # A channel of zeros, or one so small that its scale is no normal number, is zero whatever its scale.
-    scales = np.where(scales < np.finfo(np.float32).tiny, np.float32(1.0), scales)
+    # A channel of zeros is zero whatever its scale, and one that is next to it is made so. But its bias, which then is
+    # all that it gives, is rounded to steps of this scale: they are as fine as the finest of the others.
+    usable = scales >= SMALLEST_SCALE
+    scales = np.where(
+        usable, scales, np.min(scales, where=usable, initial=np.inf) if np.any(usable) else _SCALE_OF_ZEROS
+    )
+    scales = scales.astype(np.float32)
     if smallest_scales is not None:
         scales = np.maximum(scales, smallest_scales.astype(np.float32))
     shape = [1] * weight.ndim

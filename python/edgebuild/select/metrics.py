@@ -12,6 +12,7 @@ _NEAR_TIE = 0.01
 """A decision whose float margin is below this share of the scores' standard deviation is a near-tie: rounding decides it."""
 
 _MOST_CLASSES = 200_000
+_LARGEST = float(np.finfo(np.float64).max) / 2
 _UNIT_LENGTH = 1e-3
 
 
@@ -74,28 +75,31 @@ class _Sums:
             return
         # Equal infinities and NaN are no noise; one that the other has not, is all of it.
         same = (a == b) | (np.isnan(a) & np.isnan(b))
-        difference = np.where(same, 0.0, a - b)
+        difference = np.subtract(a, b, where=~same, out=np.zeros_like(a))
         finite = np.where(np.isfinite(a), a, 0.0)
         self.signal += float(np.sum(finite * finite))
         error = np.where(np.isfinite(difference), difference, np.inf)
         self.noise += float(np.sum(error * error))
         self.worst = max(self.worst, float(np.max(np.abs(error))))
-        rows_a, rows_b = (x.reshape(x.shape[0] if x.ndim > 1 else 1, -1) for x in (finite, np.nan_to_num(b)))
+        other = np.where(np.isfinite(b), b, 0.0)
+        rows_a, rows_b = (x.reshape(x.shape[0] if x.ndim > 1 else 1, -1) for x in (finite, other))
         length = np.linalg.norm(rows_a, axis=1) * np.linalg.norm(rows_b, axis=1)
         dots = np.sum(rows_a * rows_b, axis=1)
         both_zero = np.all(rows_a == rows_b, axis=1)
         self.cosines += float(np.sum(np.where(both_zero, 1.0, dots / np.where(length > 0, length, 1.0))))
         self.samples += len(rows_a)
-        self._decide(finite, b)
+        self._decide(a, np.where(np.isnan(a) & same, -np.inf, b), finite)
 
-    def _decide(self, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> None:
-        axis = decision_axis(a)
+    def _decide(self, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], finite: npt.NDArray[np.float64]) -> None:
+        axis = decision_axis(finite)
         if axis is None:
             return
-        rows_a = np.moveaxis(a, axis, -1).reshape(-1, a.shape[axis])
-        rows_b = np.moveaxis(b, axis, -1).reshape(-1, a.shape[axis])
+        # A class that is masked with minus infinity, or has no score at all, is never chosen.
+        a = np.where(np.isnan(a), -np.inf, a)
+        rows_a, rows_b, rows = (np.moveaxis(x, axis, -1).reshape(-1, a.shape[axis]) for x in (a, b, finite))
         top = np.partition(rows_a, -2, axis=1)[:, -2:]
-        clear = (top[:, 1] - top[:, 0]) > _NEAR_TIE * np.std(rows_a, axis=1)
+        margin = np.diff(np.clip(top, -_LARGEST, _LARGEST), axis=1)[:, 0]
+        clear = margin > _NEAR_TIE * np.std(rows, axis=1)
         agree = np.argmax(rows_a, axis=1) == np.argmax(rows_b, axis=1)
         self.decided += int(np.count_nonzero(clear))
         self.agreed += int(np.count_nonzero(clear & agree))
