@@ -194,8 +194,10 @@ class Cache:
 
     def _make(self, section: str, key: str, make: Callable[[Path], None]) -> Path:
         entry = self.root / section / key
-        work = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
-        claimed = sweep.claim(work)
+        claimed = None
+        while claimed is None:  # a cleaner may be faster than the claim
+            work = Path(tempfile.mkdtemp(prefix=f".{key[:16]}.", dir=entry.parent))
+            claimed = sweep.claim(work)
         try:
             make(work)
             index = {
@@ -210,8 +212,7 @@ class Cache:
             shutil.rmtree(work, ignore_errors=True)
             raise
         finally:
-            if claimed is not None:
-                os.close(claimed)
+            os.close(claimed)
         return entry
 
     @contextmanager

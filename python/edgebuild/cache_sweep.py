@@ -92,10 +92,7 @@ def _clean_one(path: Path, section: str, mapped: str) -> bool:
         shutil.rmtree(path, ignore_errors=True)
         return True
     if path.name.startswith(".") or section == STAGING:
-        if _is_claimed(path):
-            return False
-        shutil.rmtree(path, ignore_errors=True)
-        return True
+        return not _is_claimed(path, remove_if_not=True)
     with _unused(path, being_made=True) as free:
         if free:
             remove(path)
@@ -140,14 +137,16 @@ def _unused(entry: Path, *, being_made: bool = False) -> Iterator[bool]:
         yield True
 
 
-def _is_claimed(folder: Path) -> bool:
-    """Whether a living process works in this folder."""
+def _is_claimed(folder: Path, *, remove_if_not: bool = False) -> bool:
+    """Whether a living process works in this folder; if none does it may be removed before one can begin to."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if remove_if_not:
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError:
         return True
     finally:
