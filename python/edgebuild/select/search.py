@@ -233,6 +233,8 @@ class _Search:
 
     def revert(self, start: Trial) -> Trial | None:
         """As few layers as do, the worst error per work first; the number is found by bisection."""
+        if self.left <= 0:
+            return None
         order = self.revert_order(start)
         low, high, found = 1, len(order) - 1, None
         while low <= high and self.left > 0:
@@ -263,7 +265,8 @@ class _Search:
         return sorted(weight, key=lambda name: -weight[name])
 
     def why_not(self) -> str:
-        judged = [trial for trial in self.trials if trial.score is not None]
+        # What fits in the search and not on all data does not fit: the last word on each candidate counts.
+        judged = list({trial.name: trial for trial in self.trials if trial.score is not None}.values())
         fits = [trial for trial in judged if trial.fits]
         if fits:
             return f"{fits[-1].name} fits the budget but is not faster than float"

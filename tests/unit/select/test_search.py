@@ -1,0 +1,339 @@
+"""The search, with a workbench whose speeds and scores come from a table: what it chooses, what it spends, what it says."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from edgebuild.quantize.insert import Forms
+from edgebuild.quantize.placements import Placement
+from edgebuild.quantize.plan import Mode, Plan
+from edgebuild.quantize.ranges import RangeMethod
+from edgebuild.select import search as search_module
+from edgebuild.select.budget import Budget, Score
+from edgebuild.select.measure import Comparison
+from edgebuild.select.metrics import OutputScore
+from edgebuild.select.search import METHODS, Base, Outcome, Problem, noise_share, search
+from edgebuild.targets.spec import QuantizationScheme
+
+SCHEME = QuantizationScheme(
+    activation="uint8",
+    weight="int8",
+    symmetric_activations=False,
+    per_channel=True,
+    reduce_range=False,
+    cpu_features=(),
+)
+LAYERS = tuple(f"layer{index}" for index in range(16))
+
+
+def comparison(ratio: float) -> Comparison:
+    return Comparison(base_ms=ratio, other_ms=1.0, ratio=ratio, low=ratio, high=ratio, rounds=9)
+
+
+def scored(sqnr: float, agreement: float | None = None) -> Score:
+    output = OutputScore(
+        output="y",
+        sqnr_db=sqnr,
+        cosine=1.0,
+        max_abs_error=0.0,
+        decisions=100 if agreement is not None else 0,
+        agreement=agreement,
+        near_ties=0,
+    )
+    return Score(outputs=(output,))
+
+
+@dataclass
+class Ranges:
+    """Stands for a RangeChooser: the range says by which method it was chosen."""
+
+    def ranges(self, method: RangeMethod) -> dict[str, tuple[float, float]]:
+        return {"x": (-float(METHODS.index(method)) - 1, 1.0)}
+
+
+def method_of(plan: Plan) -> str | None:
+    return METHODS[int(-plan.ranges["x"][0]) - 1] if plan.ranges else None
+
+
+@dataclass
+class Table:
+    """A Workbench by functions of the plan, which keeps account of what it is asked."""
+
+    sqnr: Callable[[Plan, int | None], float]
+    speed: Callable[[Plan], float] = lambda plan: 2.0
+    files: dict[Path, Plan] = field(default_factory=dict)
+    judged: list[tuple[Plan, int | None]] = field(default_factory=list)
+    timed: list[Plan] = field(default_factory=list)
+
+    def score(self, graph: Path, *, limit: int | None = None) -> Score:
+        self.judged.append((self.files[graph], limit))
+        return scored(self.sqnr(self.files[graph], limit))
+
+    def compare(self, graph: Path, *, rounds: int = 15, seconds: float = 4.0) -> Comparison:
+        self.timed.append(self.files[graph])
+        return comparison(self.speed(self.files[graph]))
+
+    def evaluations(self) -> int:
+        """Candidates judged in the search: neither the order of layers (4 batches) nor the final word (all) counts."""
+        return sum(limit not in (None, 4) for _, limit in self.judged)
+
+
+@pytest.fixture
+def go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outcome]:
+    """Runs a search on a graph of 16 products whose candidates are never written."""
+    graph = tmp_path / "graph.onnx"
+    nodes, value = [], ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([2, 16]))
+    inputs = [value]
+    weights = []
+    for name in LAYERS:
+        tensor = ir.tensor(np.ones((16, 16), np.float32), name=f"{name}_w")
+        weight = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
+        weights.append(weight)
+        nodes.append(ir.node("MatMul", [value, weight], name=name))
+        value = nodes[-1].outputs[0]
+        value.name, value.type, value.shape = f"{name}_y", ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 16])
+    ir.save(
+        ir.Model(
+            ir.Graph(inputs, [value], nodes=nodes, initializers=weights, opset_imports={"": 17}, name="g"), ir_version=8
+        ),
+        graph,
+    )
+
+    def run(
+        table: Table,
+        placements: list[Placement],
+        *,
+        bases: list[Callable[[], Base | None]] | None = None,
+        measurable: bool = True,
+        evaluations: int = 24,
+        budget: Budget | None = None,
+    ) -> Outcome:
+        def write(graph: Path, plan: Plan, scheme: object, forms: object, path: Path) -> Path:
+            table.files[path] = plan
+            return path
+
+        monkeypatch.setattr(search_module, "write_candidate", write)
+        problem = Problem(
+            graph=graph,
+            placements=placements,
+            bases=bases or [lambda: base("plain")],
+            scheme=SCHEME,
+            forms=Forms(fused_products=True),
+            budget=budget or Budget(),
+            measurable=measurable,
+            evaluations=evaluations,
+            folder=tmp_path,
+        )
+        return search(problem, table)  # type: ignore[arg-type]
+
+    return run
+
+
+def base(name: str) -> Base:
+    return Base(name=name, smoothing=None, ranges=lambda: Ranges())  # type: ignore[arg-type, return-value]
+
+
+def placement(name: str, mode: Mode = "static", layers: tuple[str, ...] = LAYERS, **operators: bool) -> Placement:
+    return Placement(name=name, modes=dict.fromkeys(layers, mode), operators=frozenset(operators))
+
+
+def by_operator(table: Mapping[str, float]) -> Callable[[Plan], float]:
+    return lambda plan: next(value for name, value in table.items() if name in plan.operators)
+
+
+TWO = [placement("slow", a=True), placement("fast", b=True), placement("middle", c=True)]
+SPEEDS = by_operator({"a": 1.2, "b": 3.0, "c": 2.0})
+
+
+def test_the_fastest_that_fits_wins(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 30.0, speed=SPEEDS)
+    outcome = go(table, TWO)
+    assert outcome.chosen is not None
+    assert outcome.chosen.placement == "fast"
+    assert outcome.chosen.name == "fast, mse"
+    assert outcome.chosen.method == "mse"
+    assert outcome.chosen.fits
+    assert outcome.reason == ""
+    assert table.evaluations() == 1
+    assert table.judged[-1][1] is None  # the last word is on all data
+    assert len(table.timed) == 3 + 1
+    assert [trial.name for trial in outcome.trials if trial.score is None] == [
+        "slow, minmax",
+        "fast, minmax",
+        "middle, minmax",
+    ]
+
+
+def test_the_next_fastest_is_taken_where_the_fastest_does_not_fit(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 5.0 if "b" in plan.operators else 30.0, speed=SPEEDS)
+    outcome = go(table, TWO)
+    assert outcome.chosen is not None
+    assert outcome.chosen.placement == "middle"
+    assert table.evaluations() == len(METHODS) + 1
+
+
+def test_range_methods_are_tried_until_one_fits(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 30.0 if method_of(plan) == "percentile" else 10.0)
+    outcome = go(table, [placement("p", a=True)])
+    assert outcome.chosen is not None
+    assert outcome.chosen.method == "percentile"
+    assert table.evaluations() == METHODS.index("percentile") + 1
+
+
+def test_dynamic_placements_have_no_ranges_and_are_judged_once(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 5.0)
+    outcome = go(table, [placement("p", "dynamic")], evaluations=1)
+    assert outcome.chosen is None
+    assert all(method_of(plan) is None for plan, _ in table.judged)
+    assert [trial.method for trial in outcome.trials] == [None, None]
+
+
+@pytest.mark.parametrize("ratio", [0.5, 1.0])
+def test_what_is_not_faster_is_out_and_nothing_is_judged(go: Any, ratio: float) -> None:
+    table = Table(sqnr=lambda plan, limit: 99.0, speed=by_operator({"a": ratio / 2, "b": ratio, "c": ratio / 3}))
+    outcome = go(table, TWO)
+    assert outcome.chosen is None
+    assert (
+        outcome.reason == f"no quantised form is faster than float here: the best runs at {ratio:.2f} times its speed"
+    )
+    assert table.judged == []
+
+
+def test_a_slower_placement_is_not_judged_even_if_nothing_else_fits(go: Any) -> None:
+    table = Table(
+        sqnr=lambda plan, limit: 30.0 if "a" in plan.operators else 5.0, speed=by_operator({"a": 0.9, "b": 3.0, "c": 2})
+    )
+    outcome = go(table, TWO, evaluations=8)
+    assert outcome.chosen is None
+    assert not any("a" in plan.operators for plan, _ in table.judged)
+
+
+def test_without_a_machine_to_measure_on_the_order_is_that_of_the_placements(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 30.0)
+    outcome = go(table, TWO, measurable=False)
+    assert outcome.chosen is not None
+    assert outcome.chosen.placement == "slow"
+    assert outcome.chosen.speed is None
+    assert table.timed == []
+
+
+def test_no_placement_no_search(go: Any) -> None:
+    outcome = go(Table(sqnr=lambda plan, limit: 99.0), [])
+    assert (outcome.chosen, outcome.trials) == (None, ())
+    assert outcome.reason == "the model has no layer whose weights could be quantised"
+
+
+def test_rewritten_bases_are_made_only_when_the_plain_one_fails(go: Any) -> None:
+    made: list[str] = []
+
+    def make(name: str) -> Callable[[], Base | None]:
+        def one() -> Base | None:
+            made.append(name)
+            return None if name == "nothing" else base(name)
+
+        return one
+
+    names = ["plain", "nothing", "smoothed"]
+    outcome = go(Table(sqnr=lambda plan, limit: 30.0), TWO, bases=[make(n) for n in names])
+    assert outcome.chosen is not None
+    assert made == ["plain"]
+    made.clear()
+    outcome = go(Table(sqnr=lambda plan, limit: 5.0), TWO[:1], bases=[make(n) for n in names], evaluations=8)
+    assert made == names
+    assert [trial.base for trial in outcome.trials].count("smoothed") == len(METHODS)
+    assert any(trial.name == "slow, smoothed, mse" for trial in outcome.trials)
+
+
+@pytest.mark.parametrize("needed", range(1, 16))
+def test_as_few_layers_as_do_are_reverted(go: Any, needed: int) -> None:
+    """The noise of a layer grows with its number; the budget holds once the ``needed`` noisiest are float."""
+    noisy = LAYERS[::-1][:needed]
+
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        if limit == 4:  # one layer alone
+            (layer,) = plan.modes
+            return 50.0 - LAYERS.index(layer)
+        return 15.0 if any(name in plan.modes for name in noisy) else 25.0
+
+    table = Table(sqnr=sqnr)
+    outcome = go(table, [placement("p", a=True)])
+    assert outcome.chosen is not None
+    assert outcome.chosen.reverted == noisy
+    assert set(outcome.chosen.plan.modes) == set(LAYERS) - set(noisy)
+    assert f"{needed} of 16 layers float" in outcome.chosen.name
+    assert table.evaluations() <= len(METHODS) + 4  # 15 numbers by bisection
+
+
+def test_layers_with_much_work_are_reverted_last(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers are equally noisy, one of them has a tenth of the others' work."""
+    from edgebuild.quantize.layers import Layer
+
+    real = Layer.multiplications
+    monkeypatch.setattr(
+        Layer, "multiplications", lambda self: (real(self) or 0) // (10 if self.name == "layer5" else 1)
+    )
+    table = Table(sqnr=lambda plan, limit: 40.0 if limit == 4 else 15.0 if "layer5" in plan.modes else 25.0)
+    outcome = go(table, [placement("p", a=True)])
+    assert outcome.chosen is not None
+    assert outcome.chosen.reverted == ("layer5",)
+
+
+def test_reverting_starts_from_the_best_of_the_fastest_placement(go: Any) -> None:
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        if limit == 4 or len(plan.modes) < 16:
+            return 30.0
+        return {"mse": 10.0, "minmax": 12.0, "percentile": 19.0, "entropy": 5.0}[str(method_of(plan))]
+
+    outcome = go(Table(sqnr=sqnr, speed=SPEEDS), TWO)
+    assert outcome.chosen is not None
+    assert (outcome.chosen.placement, outcome.chosen.method) == ("fast", "percentile")
+    assert len(outcome.chosen.reverted) == 1
+
+
+@pytest.mark.parametrize("evaluations", [1, 3, 4, 5, 7, 24])
+@pytest.mark.parametrize("measurable", [True, False])
+def test_the_number_of_evaluations_is_held(go: Any, evaluations: int, measurable: bool) -> None:
+    table = Table(sqnr=lambda plan, limit: 5.0)
+    outcome = go(
+        table, [placement("p", a=True), placement("q", b=True)], evaluations=evaluations, measurable=measurable
+    )
+    assert outcome.chosen is None
+    assert table.evaluations() <= evaluations
+    if evaluations <= 8:  # none is left to revert with: then layers are not looked at either
+        assert all(limit != 4 for _, limit in table.judged)
+
+
+def test_the_reason_names_the_nearest_and_what_it_breaks(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: {"mse": 11.0, "minmax": 17.5}.get(str(method_of(plan)), 3.0))
+    outcome = go(table, [placement("static things", a=True)], evaluations=4)
+    assert outcome.reason == (
+        "nothing fits the accuracy budget; the nearest is static things, minmax: "
+        "output 'y': signal to noise 17.5 dB, needed 20 dB"
+    )
+
+
+def test_what_holds_in_the_search_must_hold_on_all_data(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 19.0 if limit is None else 25.0)
+    outcome = go(table, [placement("p", a=True)], evaluations=1)
+    assert outcome.chosen is None
+    assert outcome.reason.startswith("nothing fits the accuracy budget; the nearest is p, mse:")
+    assert "19.0 dB, needed 20 dB" in outcome.reason
+
+
+def test_what_is_slow_in_the_end_does_not_ship(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 30.0)
+    table.speed = lambda plan: 2.0 if method_of(plan) == "minmax" else 0.99
+    outcome = go(table, [placement("p", a=True)])
+    assert outcome.chosen is None
+    assert outcome.reason == "p, mse fits the budget but is not faster than float"
+
+
+def test_the_noise_share_at_its_ends() -> None:
+    assert noise_share(scored(20.0)) == pytest.approx(0.01)
+    assert noise_share(scored(float("inf"))) == 0
+    assert noise_share(scored(float("-inf"))) == float("inf")
