@@ -5,12 +5,13 @@ that it reads is quantised already and somebody in the region reads what it give
 An activation behind a node (Relu, Clip) is its epilogue: the quantised range does its work, and no Q/DQ goes between.
 """
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from edgebuild.graph.values import constant_array, constant_tensor, input_at, is_op
+from edgebuild.graph.values import constant_array, constant_tensor, input_at, is_op, static_shape
 from edgebuild.quantize.layers import Layer
 
 MOVING = frozenset(
@@ -32,6 +33,10 @@ MOVING = frozenset(
 
 ARITHMETIC = frozenset({"Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid", "Softmax"})
 """Operators that have an integer kernel of their own."""
+
+
+_GATE_RATIO = 16
+"""Elements of a product for each element of its gate."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,7 +109,18 @@ def float_inputs(node: ir.Node) -> Iterator[ir.Value]:
 
 def _may_join(node: ir.Node, made: set[ir.Value]) -> bool:
     values = list(float_inputs(node))
-    return bool(values) and all(value in made for value in values) and not _needs_float(node)
+    if not values or _needs_float(node) or not any(value in made for value in values):
+        return False
+    return all(value in made or (node.op_type == "Mul" and _is_gate(value, values)) for value in values)
+
+
+def _is_gate(value: ir.Value, values: Sequence[ir.Value]) -> bool:
+    """Whether a float value is small beside the other factor, so that quantising it costs nothing: squeeze-and-excite's gate."""
+    sizes = [static_shape(other) for other in values]
+    own = static_shape(value)
+    if constant_tensor(value) is not None or own is None or any(size is None for size in sizes):
+        return False
+    return math.prod(own) * _GATE_RATIO <= max(math.prod(size) for size in sizes if size is not None)
 
 
 def _needs_float(node: ir.Node) -> bool:

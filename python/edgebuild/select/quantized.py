@@ -18,6 +18,7 @@ from edgebuild.quantize.calibrate import calibrate, named_batches
 from edgebuild.quantize.candidate import RangeChooser, values_to_observe, write_candidate, write_smoothed
 from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.insert import Forms, forms_of
+from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.observe import Observations
 from edgebuild.quantize.placements import Placement, placements
 from edgebuild.quantize.plan import Plan, Smoothing
@@ -140,7 +141,7 @@ def quantize(
         msg = f"one calibration sample is too few: some must be held out to judge the quantised model by ({request.data.description})"
         raise CalibrationError(msg, hint="give 32 samples or more")
 
-    groups_of = smoothable(model.graph)
+    groups_of = smoothable(model.graph) if _mostly_products(model) else {}
     observed = _Observed(graph, used, inputs, open_graph, cache, judged.scheme, progress, advance)
 
     def ranges() -> RangeChooser:
@@ -193,6 +194,12 @@ def quantize(
     return Quantized(
         graphs=graphs, reason=reason, report=report, plan=outcome.chosen.plan if outcome.chosen and graphs else None
     )
+
+
+def _mostly_products(model: ir.Model) -> bool:
+    """Whether smoothing can matter: at least half of the layers are products."""
+    layers = find_layers(model.graph)
+    return 2 * sum(layer.kind == "matmul" for layer in layers) >= len(layers)
 
 
 class _Observed:

@@ -138,6 +138,7 @@ class _Search:
                 f"no quantised form is faster than float here: the best runs at {best.ratio:.2f} times its speed"
             )
         usable.sort(key=lambda p: -speeds[p.name].ratio if p.name in speeds else 0.0)
+        usable = _distinct(usable, speeds)
         for placement in usable:
             for trial in self.judged(placement, speeds.get(placement.name)):
                 if trial.fits and (final := self.confirm(trial)) is not None:
@@ -169,7 +170,7 @@ class _Search:
             if self.base(index) is None:
                 continue
             for method in methods:
-                if self.left <= 0:
+                if self.left <= self.problem.evaluations // 3:  # the rest is for reverting layers
                     return
                 trial = self.judge(replace(self.trial(placement, index, method), speed=speed))
                 yield trial
@@ -272,6 +273,18 @@ class _Search:
             return f"{fits[-1].name} fits the budget but is not faster than float"
         best = max(judged, key=lambda t: _merit(t.score))  # type: ignore[arg-type]
         return f"nothing fits the accuracy budget; the nearest is {best.name}: {'; '.join(best.violations)}"
+
+
+def _distinct(placements: Sequence[Placement], speeds: Mapping[str, Comparison]) -> list[Placement]:
+    """Without those that quantise a part of what another does and gain almost nothing over float: judging them wastes evaluations."""
+    if not speeds:
+        return list(placements)
+    best = speeds[placements[0].name].ratio
+    return [p for p in placements if speeds[p.name].ratio - 1 >= _WORTHWHILE * (best - 1)]
+
+
+_WORTHWHILE = 0.3
+"""Part of the fastest placement's gain below which another one is no alternative to reverting some of the fastest's layers."""
 
 
 def noise_share(score: Score) -> float:
