@@ -1,0 +1,89 @@
+"""Decisions files: written, read again, and refused with a reason where they do not fit."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgebuild.cache import Cache
+from edgebuild.errors import UsageError
+from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions
+
+QUANTIZATION = {"onnxruntime": {"plan": {"modes": {"a": "static"}}, "suffixes": ["", "-7bit"], "reason": ""}}
+
+
+def written(path: Path, **change: Any) -> Path:
+    decisions = Decisions(target="board", memory_bytes={"b": 32 * 2**20, "a": 2**24}, quantization=QUANTIZATION)
+    path.write_text(json.dumps({**decisions.to_json(), **change}), encoding="utf-8")
+    return path
+
+
+def test_decisions_come_back_as_they_were(tmp_path: Path) -> None:
+    found = read_decisions(written(tmp_path / "d.json"), "board")
+    assert found.memory_bytes == {"a": 2**24, "b": 32 * 2**20}
+    assert found.quantization == QUANTIZATION
+    assert json.loads(found.text()) == found.to_json()
+
+
+def test_builds_without_int8_write_no_quantisation(tmp_path: Path) -> None:
+    plain = Decisions(target="board", memory_bytes={"a": 1})
+    assert "quantization" not in plain.to_json()
+    path = tmp_path / "d.json"
+    path.write_text(plain.text(), encoding="utf-8")
+    assert read_decisions(path, "board") == plain
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": "edgebuild.decisions/2"}, "expected an object with schema"),
+        ({"target": "toaster"}, "for target 'toaster', this build is for 'board'"),
+        ({"memory_bytes": {"a": 0}}, "whole number above 0"),
+        ({"memory_bytes": {"a": 1.5}}, "whole number above 0"),
+        ({"memory_bytes": [1]}, "whole number above 0"),
+        ({"quantization": []}, "expected quantization as an object for each backend"),
+        ({"quantization": {"onnxruntime": None}}, "expected quantization as an object for each backend"),
+        ({"quantization": None}, "expected quantization as an object for each backend"),
+    ],
+)
+def test_what_is_no_decisions_file_is_refused(tmp_path: Path, change: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words) as caught:
+        read_decisions(written(tmp_path / "d.json", **change), "board")
+    assert str(tmp_path / "d.json") in caught.value.message
+
+
+def test_files_that_are_missing_or_no_json_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="can't be read"):
+        read_decisions(tmp_path / "none.json", "board")
+    (tmp_path / "d.json").write_text("[", encoding="utf-8")
+    with pytest.raises(UsageError, match="not JSON"):
+        read_decisions(tmp_path / "d.json", "board")
+
+
+def test_variants_that_the_bundle_has_not_are_named(tmp_path: Path) -> None:
+    decisions = read_decisions(written(tmp_path / "d.json"), "board")
+    check_variants(decisions, tmp_path, ["a", "b"])
+    # A variant for another CPU was not measured here, and has no entry.
+    check_variants(decisions, tmp_path, ["a", "b", "int8-for-other-cpus"])
+    with pytest.raises(UsageError, match="expected memory_bytes for a, got a, b"):
+        check_variants(decisions, tmp_path, ["a"])
+
+
+def test_what_was_measured_is_rounded_up_and_kept(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    peaks = {"a": 16 * 2**20, "b": 16 * 2**20 + 1, "c": 1}
+    found, cached = decide("board", ["key", 1], cache, lambda: peaks)
+    assert not cached
+    assert found.memory_bytes == {"a": 16 * 2**20, "b": 32 * 2**20, "c": 16 * 2**20}
+
+    def never() -> Any:
+        raise AssertionError
+
+    again, cached = decide("board", ["key", 1], cache, never)
+    assert cached
+    assert again == found
+    with pytest.raises(AssertionError):
+        decide("board", ["key", 2], cache, never)
+    with pytest.raises(AssertionError):
+        decide("other", ["key", 1], cache, never)
