@@ -1,0 +1,87 @@
+"""What --int8 adds to a build, apart from the search: what is read, refused and keyed."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgebuild.errors import GateError, UsageError
+from edgebuild.options import QuantizeOptions
+from edgebuild.quantization import _decided_plan, _evaluate, _nothing, _settle, sample_of, target_version
+from edgebuild.quantize.plan import Plan
+from edgebuild.targets import load_target
+
+PLAN = Plan(modes={"a": "static"}, ranges={"x": (-1.0, 1.0)})
+
+
+def test_nothing_to_ship_is_an_error_only_where_int8_is_required() -> None:
+    nothing = _nothing("the model is quantised already")
+    assert _settle(nothing, QuantizeOptions(calib="random", required=False)) is nothing
+    assert nothing.float_needed
+    assert nothing.manifest is None
+    with pytest.raises(GateError, match="no INT8 variant may ship: the model is quantised already") as caught:
+        _settle(nothing, QuantizeOptions(calib="random", required=True))
+    assert caught.value.exit_code == 6
+
+
+def test_a_decision_gives_its_plan_or_that_there_is_none() -> None:
+    assert _decided_plan({"plan": PLAN.to_json(), "suffixes": [""]}) == PLAN
+    assert _decided_plan(_nothing("why").decision) is None
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        {},
+        {"plan": None},
+        {"plan": None, "suffixes": [1]},
+        {"plan": None, "suffixes": None},
+        {"plan": {}, "suffixes": [""]},
+        {"plan": "static", "suffixes": [""]},
+        {"plan": {**PLAN.to_json(), "ranges": {"x": [0, float("inf")]}}, "suffixes": [""]},
+    ],
+)
+def test_decisions_that_can_not_be_read_are_the_users_to_mend(decided: Any) -> None:
+    with pytest.raises(UsageError, match="--decisions: the quantisation in it can't be read"):
+        _decided_plan(decided)
+
+
+def test_the_first_npz_of_a_calibration_folder_stands_for_its_sizes(tmp_path: Path) -> None:
+    assert sample_of(None) is None
+    assert sample_of([np.zeros(3)]) is None
+    assert sample_of("random") is None
+    assert sample_of(tmp_path) is None
+    for name in ("b.npz", "a.npz", "0.npy"):
+        (tmp_path / name).touch()
+    assert sample_of(tmp_path) == tmp_path / "a.npz"
+    assert sample_of(str(tmp_path / "b.npz")) == tmp_path / "b.npz"
+    assert sample_of(tmp_path / "0.npy") is None
+    assert sample_of(tmp_path / "missing.npz") is None
+
+
+def test_graphs_are_judged_by_the_targets_own_engine_version() -> None:
+    target = load_target("x86-64")
+    (spec,) = (s for s in target.runtime if s.name == "onnxruntime")
+    assert target_version(target, spec) == spec.version
+    other = replace(spec, name="tensorrt", version="11.0")
+    assert target_version(target, other) == spec.version
+
+
+def test_a_users_score_is_found_by_name_and_keyed_by_its_source(tmp_path: Path) -> None:
+    source = tmp_path / "score_of_user.py"
+    source.write_text("number = 3\ndef accuracy(predict):\n    return 0.5\n", encoding="utf-8")
+    assert _evaluate(None, ()) == (None, None)
+    function, key = _evaluate("score_of_user:accuracy", [str(tmp_path)])
+    assert function is not None
+    assert function(lambda inputs: inputs) == 0.5
+    assert key[0] == "score_of_user:accuracy"
+    assert len(key[1]) == 64
+
+    def given(predict: Any) -> float:
+        return 1.0
+
+    assert _evaluate(given, ())[0] is given
+    with pytest.raises(UsageError, match="score_of_user"):
+        _evaluate("score_of_user:missing", [str(tmp_path)])
