@@ -243,7 +243,7 @@ def test_rewritten_bases_are_made_only_when_the_plain_one_fails(go: Any) -> None
     assert outcome.chosen is not None
     assert made == ["plain"]
     made.clear()
-    outcome = go(Table(sqnr=lambda plan, limit: 5.0), TWO[:1], bases=[make(n) for n in names], evaluations=8)
+    outcome = go(Table(sqnr=lambda plan, limit: 5.0), TWO[:1], bases=[make(n) for n in names], evaluations=12)
     assert made == names
     assert [trial.base for trial in outcome.trials].count("smoothed") == len(METHODS)
     assert any(trial.name == "slow, smoothed, mse" for trial in outcome.trials)
@@ -295,7 +295,7 @@ def test_reverting_starts_from_the_best_of_the_fastest_placement(go: Any) -> Non
     assert len(outcome.chosen.reverted) == 1
 
 
-@pytest.mark.parametrize("evaluations", [1, 3, 4, 5, 7, 24])
+@pytest.mark.parametrize("evaluations", [1, 2, 3, 4, 5, 7, 24])
 @pytest.mark.parametrize("measurable", [True, False])
 def test_the_number_of_evaluations_is_held(go: Any, evaluations: int, measurable: bool) -> None:
     table = Table(sqnr=lambda plan, limit: 5.0)
@@ -304,8 +304,24 @@ def test_the_number_of_evaluations_is_held(go: Any, evaluations: int, measurable
     )
     assert outcome.chosen is None
     assert table.evaluations() <= evaluations
-    if evaluations <= 8:  # none is left to revert with: then layers are not looked at either
+    if evaluations <= 2:  # none is left to revert with: then layers are not looked at either
         assert all(limit != 4 for _, limit in table.judged)
+
+
+def test_a_third_of_the_evaluations_is_kept_for_reverting(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 25.0 if len(plan.modes) < 16 else 5.0)
+    outcome = go(table, [placement("p", a=True), placement("q", b=True), placement("r", c=True)], evaluations=9)
+    assert outcome.chosen is not None
+    assert len(outcome.chosen.reverted) == 2  # of 16: three steps of bisection, 8, 4 and 2
+    assert sum(limit == 32 and len(plan.modes) == 16 for plan, limit in table.judged) == 6
+    assert table.evaluations() <= 9
+
+
+@pytest.mark.parametrize(("ratio", "looked_at"), [(1.5, False), (1.7, True)])
+def test_a_placement_with_a_small_part_of_the_gain_is_no_alternative(go: Any, ratio: float, looked_at: bool) -> None:
+    table = Table(sqnr=lambda plan, limit: 5.0, speed=by_operator({"a": ratio, "b": 3.0}))
+    go(table, [placement("p", a=True), placement("q", b=True)])
+    assert any("a" in plan.operators for plan, limit in table.judged if limit == 32) == looked_at
 
 
 def test_the_reason_names_the_nearest_and_what_it_breaks(go: Any) -> None:
