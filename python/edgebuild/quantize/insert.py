@@ -14,7 +14,7 @@ from edgebuild.quantize.layers import Kind, Layer, find_layers
 from edgebuild.quantize.parameters import Parameters, quantization_parameters
 from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.recurrent import quantize_lstm
-from edgebuild.quantize.region import Region, find_region
+from edgebuild.quantize.region import MOVING, Region, find_region, float_inputs
 from edgebuild.quantize.weights import QuantizedWeight, quantize_bias, quantize_weight, scales_for_bias
 from edgebuild.targets.spec import QuantizationScheme
 
@@ -141,13 +141,26 @@ def _parameters(
     editor: GraphEditor, value: ir.Value, plan: Plan, scheme: QuantizationScheme
 ) -> tuple[ir.Value, ir.Value, Parameters]:
     name = value.name or ""
-    if name not in plan.ranges:
-        msg = f"the quantisation plan has no range for '{name}'"
-        raise InternalError(msg)
-    found = quantization_parameters(*plan.ranges[name], scheme.activation, symmetric=scheme.symmetric_activations)
+    extent = _range(value, plan)
+    found = quantization_parameters(*extent, scheme.activation, symmetric=scheme.symmetric_activations)
     scale = editor.initializer(f"{name}_scale", np.asarray(found.scale), ir.DataType.FLOAT)
     zero = editor.initializer(f"{name}_zero_point", np.asarray(found.zero_point), _DTYPES[scheme.activation])
     return scale, zero, found
+
+
+def _range(value: ir.Value, plan: Plan) -> tuple[float, float]:
+    """The plan's range of a value, or of that which a moving operator made it from.
+
+    With fewer layers in the region such a value carries Q/DQ of its own.
+    """
+    at: ir.Value | None = value
+    while at is not None:
+        if at.name is not None and at.name in plan.ranges:
+            return plan.ranges[at.name]
+        node = at.producer()
+        at = next(float_inputs(node), None) if node is not None and node.op_type in MOVING else None
+    msg = f"the quantisation plan has no range for '{value.name}'"
+    raise InternalError(msg)
 
 
 def _insert_pair(
