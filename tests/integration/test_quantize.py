@@ -132,10 +132,6 @@ def test_a_replay_elsewhere_gives_the_same_bundle_without_data(bundle: Path, rep
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="ONNX Runtime saves its own format in the order of a hash table that depends on addresses (1.31.1)",
-)
 def test_a_replay_elsewhere_gives_the_same_bytes(bundle: Path, replayed: Path) -> None:
     assert replayed.read_bytes() == bundle.read_bytes()
 

@@ -1,6 +1,7 @@
 """ONNX Runtime: loads ONNX, or its own format where that starts faster."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from edgebuild.backends.candidate import Candidate, LoweredVariant
@@ -8,7 +9,7 @@ from edgebuild.errors import InternalError
 
 NAME = "onnxruntime"
 ENGINE: str | None = "onnxruntime"
-LOWERING = "2"
+LOWERING = "3"
 
 _ORT_FORMAT_LIMIT = 256 * 2**20
 """Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""
@@ -47,17 +48,13 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
 
 
 def _save_ort_format(graph: Path, path: Path) -> None:
-    import onnxruntime
+    from edgebuild.backends.ort_format import save_ort_format
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-    options.optimized_model_filepath = str(path)
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.save_model_format", "ORT")
-    # As the runner does (cpp/backends/onnxruntime/session.cpp).
-    options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
-    try:
-        onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        msg = f"ONNX Runtime could not save {graph.name} in its own format: {error}"
-        raise InternalError(msg) from error
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".ort.") as scratch:
+        source, saved = Path(scratch, "model.onnx"), Path(scratch, "model.ort")
+        shutil.copyfile(graph, source)
+        problem = save_ort_format(source, saved)
+        if problem is not None:
+            msg = f"ONNX Runtime could not save {graph.name} in its own format: {problem}"
+            raise InternalError(msg)
+        saved.replace(path)

@@ -520,3 +520,20 @@ def test_forms_follow_the_operators_of_the_backend() -> None:
     products = ("com.microsoft.MatMulIntegerToFloat", "com.microsoft.DynamicQuantizeMatMul")
     assert not forms_of(products[:1]).fused_products
     assert forms_of((*products, "com.microsoft.DynamicQuantizeLSTM")) == FUSED
+
+
+def test_a_value_that_was_only_moved_takes_the_range_of_what_it_was_moved_from() -> None:
+    """With the first convolution back in float, the pooled value carries Q/DQ of its own, which nobody observed."""
+    body = "c = Conv <pads = [1, 1, 1, 1]> (x, w, b) m = MaxPool <kernel_shape = [2, 2]> (c) y = Conv (m, v)"
+    weights = {"w": weight(8, 8, 3, 3), "b": vector(8), "v": weight(8, 8, 3, 3)}
+    model = build(f"g (float[N,8,9,7] x) => (float[N,M,H,W] y) {{ {body} }}", weights)
+    first, second = (layer.name for layer in find_layers(model.graph))
+    ranges = {"x": (-4.0, 4.0), "c": (-9.0, 7.0), "y": (-30.0, 30.0)}
+    insert(model, Plan(modes={second: "static"}, operators=frozenset({"MaxPool"}), ranges=ranges), U8S8, FUSED)
+    zero_points = {
+        node.inputs[0].name: float(node.inputs[1].const_value.numpy())
+        for node in model.graph
+        if node.op_type == "QuantizeLinear"
+    }
+    assert first != second
+    assert zero_points["m"] == pytest.approx(16 / 255)
