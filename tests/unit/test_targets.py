@@ -130,25 +130,6 @@ def test_every_file_cites_where_its_values_come_from() -> None:
         assert sum(line.startswith("#") for line in file.read_text().splitlines()) >= 2, file.name
 
 
-def test_fused_operators_are_those_that_the_pinned_engine_has_kernels_for() -> None:
-    import onnxruntime
-    from onnxruntime.capi import _pybind_state
-
-    kernels = {
-        f"{definition.domain or 'ai.onnx'}.{definition.op_name}"
-        for definition in _pybind_state.get_all_opkernel_def()
-        if definition.provider == "CPUExecutionProvider"
-    }
-    checked = 0
-    for file in FILES:
-        for backend in load_target(str(file)).runtime:
-            assert backend.name == "onnxruntime" or not backend.fused_operators, file.name
-            if backend.version == onnxruntime.__version__:
-                assert set(backend.fused_operators) <= kernels, file.name
-                checked += len(backend.fused_operators)
-    assert checked
-
-
 def test_a_board_of_ones_own_is_loaded_by_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write_board(tmp_path)
     spec = load_target(str(file))
