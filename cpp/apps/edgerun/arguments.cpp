@@ -219,7 +219,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   add_bundle(*run_app, run);
   add_inputs(*run_app, run.inputs, raw);
   run_app->add_flag("--each", run.each, "One more leading axis: a run for each index");
-  run_app->add_flag("--preprocess", run.preprocess, "Inputs with a recipe in the bundle are uint8 images (H,W,C)");
+  run_app->add_flag("--preprocess", run.preprocess, "Inputs with a recipe are uint8 images (H,W,C)");
   run_app->add_option("--outputs", run.outputs.outputs, ".npz file, or folder/ for .npy")->type_name("PATH");
   add_list(*run_app, "--output", raw.outputs, "One .npy or raw file, repeatable")->type_name("NAME=FILE");
   add_loading(*run_app, run, raw);
