@@ -1,7 +1,7 @@
 """What ``--int8`` adds to a build: opens the data, searches or replays, keeps the result, and lowers what may ship."""
 
 import json
-import sys
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -113,12 +113,13 @@ def quantize_backend(
         )[0]
         for entry in result["graphs"]
     )
-    shipped = [groups[entry["suffix"]] for entry in result["graphs"]]
+    # Speed was measured for the CPUs of one scheme; for all others float has to be there.
+    measured = [groups[entry["suffix"]] for entry in result["graphs"] if entry["judged"]]
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     return _settle(
         BackendQuantization(
             lowered=lowered,
-            float_needed=not (runs_here and any(group.unconditional for group in shipped)),
+            float_needed=not (runs_here and any(group.unconditional for group in measured)),
             decision=result["decision"],
             manifest=result["decision"].get("manifest") if lowered else None,
             reason=result["reason"],
@@ -164,24 +165,31 @@ def _graphs(
     """A folder of the cache with the quantised graphs and ``quantized.json``."""
     from edgebuild.devices.scratch import open_graph
 
-    engine = fetch_engine(engine_pin(_JUDGES, target_version(target, spec), this_machine().arch), cache).library
+    pin = engine_pin(_JUDGES, target_version(target, spec), this_machine().arch)
+    engine = fetch_engine(pin, cache).library
     opener = partial(open_graph, engine=engine, cache=cache)
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     machine = this_machine()
     features = machine.features if runs_here else ()
+    stands_for = content_key(graph_sha256(optimized.path), [{**vars(scheme)} for scheme in schemes])
     key: list[Any] = [
         graph_sha256(optimized.path),
+        pin.sha256,
+        file_sha256(Path(__file__)),
         [file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))],
         [{**vars(scheme)} for scheme in schemes],
         sorted(spec.fused_operators),
         stage_versions(),
-        source_digest("quantize", "select"),
+        source_digest("quantize", "select", "devices"),
         dict(exported.tolerances),
     ]
     if decided is not None:
         from edgebuild.select.quantized import replay
 
-        plan = _decided_plan(decided)
+        plan = _decided_plan(decided, [group.suffix for group in group_schemes(schemes)])
+        if decided.get("graph") != stands_for:
+            msg = f"--decisions: the quantisation in it is of another model, another version of it, or another target than {target.name}"
+            raise UsageError(msg, hint="decide anew: leave --decisions out and give --calib")
 
         def make(folder: Path) -> None:
             graphs = (
@@ -225,8 +233,8 @@ def _graphs(
         request = QuantizeRequest(
             data=data,
             held_out=options.held_out,
-            budget=Budget.unlimited() if data.random else options.budget,
-            evaluate=None if data.random else evaluate,
+            budget=Budget.unlimited() if data.random and evaluate is None else options.budget,
+            evaluate=evaluate,
             effort=options.effort,
             fused_operators=spec.fused_operators,
             measurable=runs_here,
@@ -246,8 +254,13 @@ def _graphs(
                 advance=lambda done, total: progress.advance(done, total, "batches"),
             )
             calibration = {k: v for k, v in found.report["calibration"].items() if k != "source"}
-            manifest = {"calibration": calibration, "scheme": found.report["scheme"], "judged": not data.random}
+            manifest = {
+                "calibration": calibration,
+                "scheme": found.report["scheme"],
+                "judged": not data.random or evaluate is not None,
+            }
             decision = {
+                "graph": stands_for,
                 "plan": None if found.plan is None else found.plan.to_json(),
                 "suffixes": [graph.group.suffix for graph in found.graphs],
                 "reason": found.reason,
@@ -258,10 +271,11 @@ def _graphs(
         settings = [
             data.sha256,
             options.held_out,
-            vars(request.budget) if not data.random else None,
+            request.budget.to_json(),
             options.effort,
             judge_key,
-            cpu_model() if runs_here else None,
+            cpu_model(),
+            runs_here,
         ]
         return cache.find_or_make("quantize", content_key("search", key, json.loads(json.dumps(settings))), make_anew)
 
@@ -296,13 +310,18 @@ def _write(folder: Path, graphs: Sequence[Any], *, decision: Any, reason: str, r
     (folder / "quantized.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
 
 
-def _decided_plan(decided: Mapping[str, Any]) -> Plan | None:
+def _decided_plan(decided: Mapping[str, Any], known: Sequence[str]) -> Plan | None:
+    """The plan of a decision that somebody may have written by hand."""
     try:
-        if not all(isinstance(suffix, str) for suffix in decided["suffixes"]):
-            msg = "suffixes must be strings"
+        suffixes, manifest = decided["suffixes"], decided.get("manifest", {"judged": False})
+        if not isinstance(suffixes, list) or not all(suffix in known for suffix in suffixes):
+            msg = f"expected suffixes of {', '.join(map(repr, known))}, got {suffixes!r:.80}"
+            raise ValueError(msg)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("judged"), bool):
+            msg = "its manifest does not say whether it was judged"
             raise ValueError(msg)
         return None if decided["plan"] is None else Plan.from_json(decided["plan"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         msg = f"--decisions: the quantisation in it can't be read: {error}"
         raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle") from error
 
@@ -318,20 +337,19 @@ def _examples(exported: ExportedModel) -> list[Mapping[str, Any]]:
     return examples
 
 
-def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | None, Any]:
-    """The user's score as a function, and what stands for it in a key: its file's bytes, or the function itself for one process."""
+def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | None, str | None]:
+    """The user's score as a function, and a key that no other build has: what a function looks at can't be hashed."""
     if evaluate is None:
         return None, None
-    if callable(evaluate):
-        return evaluate, f"function {id(evaluate)}"
-    function = import_attribute(
-        str(evaluate), search_path, option="--eval", noun="function", example="score:accuracy", error=UsageError
-    )
+    function = evaluate
+    if not callable(evaluate):
+        function = import_attribute(
+            str(evaluate), search_path, option="--eval", noun="function", example="score:accuracy", error=UsageError
+        )
     if not callable(function):
         msg = f"--eval {evaluate}: expected a function f(predict) -> number, got {type(function).__name__}"
         raise UsageError(msg)
-    source = sys.modules[function.__module__].__file__ if function.__module__ in sys.modules else None
-    return function, [str(evaluate), file_sha256(Path(source)) if source else None]
+    return function, uuid.uuid4().hex
 
 
 def sample_of(calib: Any) -> Path | None:

@@ -13,6 +13,7 @@ from edgebuild.quantization import _decided_plan, _evaluate, _nothing, _settle, 
 from edgebuild.quantize.plan import Plan
 from edgebuild.targets import load_target
 
+KNOWN = ("", "-7bit")
 PLAN = Plan(modes={"a": "static"}, ranges={"x": (-1.0, 1.0)})
 
 
@@ -27,8 +28,8 @@ def test_nothing_to_ship_is_an_error_only_where_int8_is_required() -> None:
 
 
 def test_a_decision_gives_its_plan_or_that_there_is_none() -> None:
-    assert _decided_plan({"plan": PLAN.to_json(), "suffixes": [""]}) == PLAN
-    assert _decided_plan(_nothing("why").decision) is None
+    assert _decided_plan({"plan": PLAN.to_json(), "suffixes": [""], "manifest": {"judged": True}}, KNOWN) == PLAN
+    assert _decided_plan(_nothing("why").decision, KNOWN) is None
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,10 @@ def test_a_decision_gives_its_plan_or_that_there_is_none() -> None:
         {"plan": None},
         {"plan": None, "suffixes": [1]},
         {"plan": None, "suffixes": None},
+        {"plan": None, "suffixes": ""},
+        {"plan": None, "suffixes": ["-9bit"]},
+        {"plan": None, "suffixes": [], "manifest": {}},
+        {"plan": {**PLAN.to_json(), "smoothing": {"alpha": 0.5, "absmax": {"x": [float("nan")]}}}, "suffixes": [""]},
         {"plan": {}, "suffixes": [""]},
         {"plan": "static", "suffixes": [""]},
         {"plan": {**PLAN.to_json(), "ranges": {"x": [0, float("inf")]}}, "suffixes": [""]},
@@ -45,7 +50,7 @@ def test_a_decision_gives_its_plan_or_that_there_is_none() -> None:
 )
 def test_decisions_that_can_not_be_read_are_the_users_to_mend(decided: Any) -> None:
     with pytest.raises(UsageError, match="--decisions: the quantisation in it can't be read"):
-        _decided_plan(decided)
+        _decided_plan(decided, KNOWN)
 
 
 def test_the_first_npz_of_a_calibration_folder_stands_for_its_sizes(tmp_path: Path) -> None:
@@ -69,15 +74,14 @@ def test_graphs_are_judged_by_the_targets_own_engine_version() -> None:
     assert target_version(target, other) == spec.version
 
 
-def test_a_users_score_is_found_by_name_and_keyed_by_its_source(tmp_path: Path) -> None:
+def test_a_users_score_is_found_by_name_and_no_two_builds_share_its_verdict(tmp_path: Path) -> None:
     source = tmp_path / "score_of_user.py"
     source.write_text("number = 3\ndef accuracy(predict):\n    return 0.5\n", encoding="utf-8")
     assert _evaluate(None, ()) == (None, None)
     function, key = _evaluate("score_of_user:accuracy", [str(tmp_path)])
     assert function is not None
     assert function(lambda inputs: inputs) == 0.5
-    assert key[0] == "score_of_user:accuracy"
-    assert len(key[1]) == 64
+    assert key != _evaluate("score_of_user:accuracy", [str(tmp_path)])[1]
 
     def given(predict: Any) -> float:
         return 1.0

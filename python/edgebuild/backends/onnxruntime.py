@@ -9,7 +9,7 @@ from edgebuild.errors import InternalError
 
 NAME = "onnxruntime"
 ENGINE: str | None = "onnxruntime"
-LOWERING = "3"
+LOWERING = "4"
 
 _ORT_FORMAT_LIMIT = 256 * 2**20
 """Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""
@@ -19,12 +19,13 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
     """Writes the model that the runtime loads.
 
     A float model stays ONNX: the fast convolution layouts are chosen when the graph is optimised on the board, and a model
-    saved after optimising keeps out of that. A quantised one gains nothing there and is saved in ORT format at the
-    extended level, which is portable across CPUs: measured on MobileNetV2, it starts in two thirds of the time.
+    saved after optimising keeps out of that. One without float convolutions gains nothing there and is saved in ORT format at
+    the extended level, which is portable across CPUs: measured on MobileNetV2, it starts in two thirds of the time.
     """
     data = candidate.graph.with_name(candidate.graph.name + ".data")
     stem = f"{NAME}-{candidate.precision}{candidate.suffix}"
-    if candidate.precision == "int8" and not data.exists() and candidate.graph.stat().st_size < _ORT_FORMAT_LIMIT:
+    small = not data.exists() and candidate.graph.stat().st_size < _ORT_FORMAT_LIMIT
+    if candidate.precision == "int8" and small and not _has_float_convolution(candidate.graph):
         model = f"{stem}.ort"
         _save_ort_format(candidate.graph, folder / model)
         names: tuple[str, ...] = ()
@@ -44,6 +45,17 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
         inputs=candidate.inputs,
         outputs=candidate.outputs,
         options={"graph_optimization": "all", "memory_arena": "1", **options},
+    )
+
+
+def _has_float_convolution(graph: Path) -> bool:
+    """Whether a convolution computes on float weights, and so wants the layouts that are chosen on the board."""
+    from edgebuild.graph.io import load_model
+    from edgebuild.graph.values import constant_tensor, is_op
+
+    model = load_model(graph)
+    return any(
+        is_op(node, "Conv", "ConvTranspose") and constant_tensor(node.inputs[1]) is not None for node in model.graph
     )
 
 

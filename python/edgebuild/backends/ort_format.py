@@ -1,4 +1,4 @@
-"""Saves an ONNX model in ONNX Runtime's own format: ``python -I ort_format.py MODEL.onnx MODEL.ort``, a program of its own.
+"""Saves an ONNX model in ONNX Runtime's own format: ``python -P ort_format.py MODEL.onnx MODEL.ort``, a program of its own.
 
 The engine writes the nodes' arguments in the order of a hash table of pointers, so its file differs from run to run with the addresses
 that the system hands out. Here every run gets the same ones: a fresh process, the same short environment, paths relative to the
@@ -6,6 +6,7 @@ working folder, and no randomised address space. Where the system refuses that, 
 """
 
 import ctypes
+import importlib.util
 import os
 import subprocess
 import sys
@@ -22,9 +23,9 @@ def save_ort_format(graph: Path, path: Path) -> str | None:
         None, or what the engine said against the model.
     """
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    environment |= {"ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0"}
+    environment |= {"ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": _packages()}
     done = subprocess.run(
-        [sys.executable, "-I", str(Path(__file__).resolve()), graph.name, path.name],
+        [sys.executable, "-P", "-s", str(Path(__file__).resolve()), graph.name, path.name],
         cwd=graph.parent,
         env=environment,
         capture_output=True,
@@ -36,6 +37,18 @@ def save_ort_format(graph: Path, path: Path) -> str | None:
         return None
     lines = done.stderr.strip().splitlines()
     return lines[-1] if lines else f"it ended with status {done.returncode}"
+
+
+def _packages() -> str:
+    """Folders that hold the engine and what it needs, wherever they were installed; nothing else of this process's path."""
+    specs = (
+        importlib.util.find_spec(name)
+        for name in ("onnxruntime", "numpy", "google.protobuf", "flatbuffers", "packaging")
+    )
+    folders = (
+        Path(spec.origin).parents[spec.name.count(".") + 1] for spec in specs if spec is not None and spec.origin
+    )
+    return os.pathsep.join(dict.fromkeys(map(str, folders)))
 
 
 def _fix_addresses() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgebuild.cache import Cache, content_key
+from edgebuild.errors import CalibrationError
 from edgebuild.fingerprint import source_digest
-from edgebuild.graph.stage import graph_sha256
+from edgebuild.graph.stage import graph_sha256, stage_versions
 from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.observe import Observations, observe
 from edgebuild.quantize.running import OpenGraph
@@ -24,6 +25,10 @@ def named_batches(data: CalibrationData, inputs: Mapping[str, str]) -> Iterator[
         inputs: The signature's name of each of the graph's inputs.
     """
     for batch in data.batches():
+        absent = [name for name in inputs.values() if name not in batch]
+        if absent:
+            msg = f"calibration data without input '{absent[0]}' can't be used: the graph reads it"
+            raise CalibrationError(msg, hint="give a value for every input in every sample")
         yield {graph_name: batch[name] for graph_name, name in inputs.items()}
 
 
@@ -60,7 +65,8 @@ def calibrate(
         ["calibration", list(values), dict(channels or {}), dict(inputs)],
         graph_sha256(graph),
         data.sha256,
-        source_digest("quantize"),
+        stage_versions(),
+        source_digest("quantize", "devices"),
     )
 
     def make(folder: Path) -> None:

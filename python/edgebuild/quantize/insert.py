@@ -86,7 +86,7 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         if mode == "static":
             fused |= layer.kind == "matmul" and forms.fused_products
         elif layer.kind == "recurrent":
-            quantize_lstm(editor, layer, per_channel=scheme.per_channel)
+            quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
             fused = True
         elif mode == "dynamic":
             products.dynamic(editor, layer, _weight(layer, scheme))

@@ -75,6 +75,11 @@ class Plan:
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
+        if smoothing is not None and not all(
+            math.isfinite(x) for x in (smoothing.alpha, *(v for values in smoothing.absmax.values() for v in values))
+        ):
+            msg = "a smoothing factor is not finite"
+            raise ValueError(msg)
         wrong = sorted({str(mode) for mode in modes.values()} - set(get_args(Mode)))
         if wrong:
             msg = f"expected modes {', '.join(get_args(Mode))}, got {wrong[0]!r}"

@@ -9,7 +9,7 @@ from edgebuild.quantize.layers import Layer
 from edgebuild.quantize.weights import quantize_weight
 
 
-def quantize_lstm(editor: GraphEditor, layer: Layer, *, per_channel: bool) -> None:
+def quantize_lstm(editor: GraphEditor, layer: Layer, *, per_channel: bool, reduce_range: bool = False) -> None:
     """Replaces an LSTM node by DynamicQuantizeLSTM.
 
     Its weights are transposed: ``(directions, K, 4 hidden)`` where ONNX has ``(directions, 4 hidden, K)``.
@@ -23,7 +23,12 @@ def quantize_lstm(editor: GraphEditor, layer: Layer, *, per_channel: bool) -> No
         assert array is not None
         name = inputs[index].name or layer.name  # type: ignore[union-attr]
         parts = [
-            quantize_weight(np.ascontiguousarray(direction.T).astype(np.float32), 1, per_channel=per_channel)
+            quantize_weight(
+                np.ascontiguousarray(direction.T).astype(np.float32),
+                1,
+                per_channel=per_channel,
+                reduce_range=reduce_range,
+            )
             for direction in array
         ]
         values = np.stack([part.values for part in parts])

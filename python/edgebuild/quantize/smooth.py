@@ -68,7 +68,7 @@ def smooth(model: ir.Model, absmax: Absmax, *, alpha: float = 0.5) -> int:
 def _factors(largest: npt.NDArray[np.float64], layers: list[Layer], alpha: float) -> npt.NDArray[np.float64] | None:
     """``s_j``, with a geometric mean of 1; None where no channel stands out."""
     rows = np.max([_row_magnitudes(layer) for layer in layers], axis=0)
-    if rows.shape != largest.shape:
+    if rows.shape != largest.shape or not np.isfinite(largest).all():
         return None
     seen = (largest > 0) & (rows > 0)
     if not seen.any():

@@ -52,6 +52,9 @@ class ScoreCounter:
     def add(self, expected: Mapping[str, npt.NDArray[Any]], got: Mapping[str, npt.NDArray[Any]]) -> None:
         """One batch: the float model's outputs and the variant's, by name, equal shapes."""
         for name, sums in self._sums.items():
+            if np.shape(expected[name]) != np.shape(got[name]):
+                sums.differ(np.size(expected[name]))
+                continue
             sums.add(np.asarray(expected[name]), np.asarray(got[name]))
 
     def scores(self) -> tuple[OutputScore, ...]:
@@ -64,6 +67,12 @@ class _Sums:
         self.signal = self.noise = self.worst = self.cosines = 0.0
         self.samples = self.decided = self.agreed = self.near = 0
         self.compared = self.equal = 0
+
+    def differ(self, size: int) -> None:
+        """The outputs have not even the same shape, as where a quantised model finds another number of boxes."""
+        self.noise = self.worst = math.inf
+        self.samples += 1
+        self.compared += size
 
     def add(self, expected: npt.NDArray[Any], got: npt.NDArray[Any]) -> None:
         if expected.dtype.kind not in "fc" and expected.dtype.kind in "biuOSU":

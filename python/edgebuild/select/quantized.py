@@ -139,7 +139,7 @@ def quantize(
     used, held = request.data.split(request.held_out)
     if held is None:
         msg = f"one calibration sample is too few: some must be held out to judge the quantised model by ({request.data.description})"
-        raise CalibrationError(msg, hint="give 32 samples or more")
+        raise CalibrationError(msg, hint="give two batches at least, better a few hundred samples")
 
     groups_of = smoothable(model.graph) if _mostly_products(model) else {}
     observed = _Observed(graph, used, inputs, open_graph, cache, judged.scheme, progress, advance)

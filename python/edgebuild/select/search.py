@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from edgebuild.errors import IncompatibleError, InternalError, ModelError
 from edgebuild.graph.io import load_model
 from edgebuild.quantize.candidate import RangeChooser, without, write_candidate
 from edgebuild.quantize.insert import Forms
@@ -131,11 +132,14 @@ class _Search:
         if not self.problem.placements:
             return self.nothing("the model has no layer whose weights could be quantised")
         speeds = self.speeds()
-        usable = [p for p in self.problem.placements if not _slow(speeds.get(p.name))]
+        running = [p for p in self.problem.placements if not self.problem.measurable or p.name in speeds]
+        if not running:
+            return self.nothing(f"no quantised form runs: {'; '.join(self.trials[-1].violations)}")
+        usable = [p for p in running if not _slow(speeds.get(p.name))]
         if not usable:
             best = max(speeds.values(), key=lambda c: c.ratio)
             return self.nothing(
-                f"no quantised form is faster than float here: the best runs at {best.ratio:.2f} times its speed"
+                f"every quantised form is slower than float here: the best runs at {best.ratio:.2f} times its speed"
             )
         usable.sort(key=lambda p: -speeds[p.name].ratio if p.name in speeds else 0.0)
         usable = _distinct(usable, speeds)
@@ -159,7 +163,12 @@ class _Search:
         for placement in self.problem.placements:
             self.problem.progress(f"speed of {placement.name}")
             trial = self.trial(placement, 0, "minmax")
-            speeds[placement.name] = self.workbench.compare(self.write(trial), rounds=9, seconds=2.0)
+            try:
+                speeds[placement.name] = self.workbench.compare(self.write(trial), rounds=9, seconds=2.0)
+            except (InternalError, ModelError, IncompatibleError) as error:
+                # What the engine refuses is no candidate; the others may be fine.
+                self.trials.append(replace(trial, violations=(f"it does not run: {error.message}",)))
+                continue
             self.trials.append(replace(trial, speed=speeds[placement.name]))
         return speeds
 
@@ -207,7 +216,11 @@ class _Search:
     def judge(self, trial: Trial, *, limit: int | None = _SEARCH_BATCHES) -> Trial:
         self.problem.progress(f"accuracy of {trial.name}")
         self.left -= 1
-        score = self.workbench.score(self.write(trial), limit=limit)
+        try:
+            score = self.workbench.score(self.write(trial), limit=limit)
+        except (InternalError, ModelError, IncompatibleError) as error:
+            self.trials.append(replace(trial, violations=(f"it does not run: {error.message}",)))
+            return self.trials[-1]
         judged = replace(trial, score=score, violations=violations(score, self.problem.budget))
         self.trials.append(judged)
         return judged
@@ -261,7 +274,7 @@ class _Search:
         for index, name in enumerate(start.plan.modes):
             self.problem.progress(f"error of layer {index + 1} of {len(start.plan.modes)}")
             alone = without(start.plan, frozenset(start.plan.modes) - {name})
-            score = self.workbench.score(self.write(replace(start, plan=alone)), limit=4)
+            score = self.workbench.score(self.write(replace(start, plan=alone)), limit=4, evaluate=False)
             weight[name] = noise_share(score) / max(work[name], 1)
         return sorted(weight, key=lambda name: -weight[name])
 
@@ -270,7 +283,7 @@ class _Search:
         judged = list({trial.name: trial for trial in self.trials if trial.score is not None}.values())
         fits = [trial for trial in judged if trial.fits]
         if fits:
-            return f"{fits[-1].name} fits the budget but is not faster than float"
+            return f"{fits[-1].name} fits the budget but is slower than float"
         best = max(judged, key=lambda t: _merit(t.score))  # type: ignore[arg-type]
         return f"nothing fits the accuracy budget; the nearest is {best.name}: {'; '.join(best.violations)}"
 
@@ -280,7 +293,8 @@ def _distinct(placements: Sequence[Placement], speeds: Mapping[str, Comparison])
     if not speeds:
         return list(placements)
     best = speeds[placements[0].name].ratio
-    return [p for p in placements if speeds[p.name].ratio - 1 >= _WORTHWHILE * (best - 1)]
+    gains = {p.name: speeds[p.name].ratio - 1 for p in placements}
+    return [p for p in placements if p is placements[0] or gains[p.name] >= _WORTHWHILE * (best - 1) > 0]
 
 
 _WORTHWHILE = 0.3
@@ -293,8 +307,8 @@ def noise_share(score: Score) -> float:
 
 
 def _slow(speed: Comparison | None) -> bool:
-    """Whether a candidate may not ship: it is not faster, within noise."""
-    return speed is not None and speed.ratio <= 1.0
+    """Whether a candidate may not ship: it is slower than float beyond noise."""
+    return speed is not None and speed.slower
 
 
 def _merit(score: Score) -> tuple[float, float]:

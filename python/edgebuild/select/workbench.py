@@ -65,12 +65,13 @@ class Workbench:
     ) -> None:
         self._stack.close()
 
-    def score(self, graph: Path, *, limit: int | None = None) -> Score:
+    def score(self, graph: Path, *, limit: int | None = None, evaluate: bool = True) -> Score:
         """A candidate's outputs against the float graph's.
 
         Args:
             graph: The candidate, with the float graph's inputs and outputs.
             limit: Only this many batches, from the first; the user's own score sees what it asks for.
+            evaluate: Whether the user's own score is asked for too.
 
         Raises:
             GateError: There is no batch.
@@ -87,8 +88,10 @@ class Workbench:
             if count == 0:
                 msg = "there is no held-out data to judge the quantised model by"
                 raise GateError(msg)
-            value = self._value(runner)
-        return Score(outputs=counter.scores(), value=value, float_value=self._float_score())
+            value = self._value(runner) if evaluate else None
+        return Score(
+            outputs=counter.scores(), value=value, float_value=self._float_score() if value is not None else None
+        )
 
     def compare(self, graph: Path, *, rounds: int = 15, seconds: float = 4.0) -> Comparison:
         """Time of one inference, the float graph first; above 1: the candidate is faster."""

@@ -70,7 +70,7 @@ class Table:
     judged: list[tuple[Plan, int | None]] = field(default_factory=list)
     timed: list[Plan] = field(default_factory=list)
 
-    def score(self, graph: Path, *, limit: int | None = None) -> Score:
+    def score(self, graph: Path, *, limit: int | None = None, evaluate: bool = True) -> Score:
         self.judged.append((self.files[graph], limit))
         return scored(self.sqnr(self.files[graph], limit))
 
@@ -193,13 +193,14 @@ def test_dynamic_placements_have_no_ranges_and_are_judged_once(go: Any) -> None:
     assert [trial.method for trial in outcome.trials] == [None, None]
 
 
-@pytest.mark.parametrize("ratio", [0.5, 1.0])
-def test_what_is_not_faster_is_out_and_nothing_is_judged(go: Any, ratio: float) -> None:
+@pytest.mark.parametrize("ratio", [0.5, 0.97])
+def test_what_is_slower_is_out_and_nothing_is_judged(go: Any, ratio: float) -> None:
     table = Table(sqnr=lambda plan, limit: 99.0, speed=by_operator({"a": ratio / 2, "b": ratio, "c": ratio / 3}))
     outcome = go(table, TWO)
     assert outcome.chosen is None
     assert (
-        outcome.reason == f"no quantised form is faster than float here: the best runs at {ratio:.2f} times its speed"
+        outcome.reason
+        == f"every quantised form is slower than float here: the best runs at {ratio:.2f} times its speed"
     )
     assert table.judged == []
 
@@ -346,10 +347,17 @@ def test_what_is_slow_in_the_end_does_not_ship(go: Any) -> None:
     table.speed = lambda plan: 2.0 if method_of(plan) == "minmax" else 0.99
     outcome = go(table, [placement("p", a=True)])
     assert outcome.chosen is None
-    assert outcome.reason == "p, mse fits the budget but is not faster than float"
+    assert outcome.reason == "p, mse fits the budget but is slower than float"
 
 
 def test_the_noise_share_at_its_ends() -> None:
     assert noise_share(scored(20.0)) == pytest.approx(0.01)
     assert noise_share(scored(float("inf"))) == 0
     assert noise_share(scored(float("-inf"))) == float("inf")
+
+
+def test_what_is_as_fast_as_float_may_ship_for_its_size(go: Any) -> None:
+    table = Table(sqnr=lambda plan, limit: 99.0, speed=by_operator({"a": 0.7, "b": 1.0, "c": 0.6}))
+    outcome = go(table, TWO)
+    assert outcome.chosen is not None
+    assert outcome.chosen.speed.ratio == 1.0
