@@ -46,9 +46,8 @@ def distributions() -> dict[str, Values]:
 
 DISTRIBUTIONS = distributions()
 each_distribution = pytest.mark.parametrize("name", DISTRIBUTIONS)
-each_scheme = pytest.mark.parametrize(
-    ("levels", "symmetric"), [(256, False), (128, False), (255, True), (256, True), (16, False)]
-)
+SCHEMES = ((256, False), (128, False), (255, True), (256, True), (16, False))
+each_scheme = pytest.mark.parametrize(("levels", "symmetric"), SCHEMES)
 
 
 def quantised(values: Values, low: float, high: float, levels: int, symmetric: bool) -> Any:
@@ -87,14 +86,20 @@ def test_percentile_is_numpys_within_a_bin(name: str, percentile: float) -> None
     assert high == pytest.approx(float(expected), rel=1 / 64)
 
 
-@each_distribution
-@each_scheme
+@pytest.mark.parametrize(
+    ("name", "levels", "symmetric"),
+    [
+        (name, levels, symmetric)
+        for name in DISTRIBUTIONS
+        for levels, symmetric in SCHEMES
+        # Of few distinct values a bin's are not evenly spread, which the expectation takes them to be.
+        if name not in ("few", "codes") and not (name == "relu6" and levels < 256)
+    ],
+)
 def test_the_expected_error_is_the_measured_one(name: str, levels: int, symmetric: bool) -> None:
     values = DISTRIBUTIONS[name]
     statistics = statistics_of(values)
     low, high = choose_range(statistics, "minmax", levels=levels, symmetric=symmetric)
-    if name in ("few", "codes") or (name == "relu6" and levels < 256):
-        pytest.skip("few distinct values: within a bin they are not evenly spread")
     for share in (1.0, 0.7, 0.3, 0.1):
         expected = squared_error(values, low * share, high * share, levels, symmetric)
         got = expected_error(statistics, low * share, high * share, levels=levels, symmetric=symmetric)
