@@ -165,11 +165,11 @@ def _graphs(
     """A folder of the cache with the quantised graphs and ``quantized.json``."""
     from edgebuild.devices.scratch import open_graph
 
-    pin = engine_pin(_JUDGES, target_version(target, spec), this_machine().arch)
+    machine = this_machine()
+    pin = engine_pin(_JUDGES, target_version(target, spec), machine.arch)
     engine = fetch_engine(pin, cache).library
     opener = partial(open_graph, engine=engine, cache=cache)
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
-    machine = this_machine()
     features = machine.features if runs_here else ()
     stands_for = content_key(graph_sha256(optimized.path), [{**vars(scheme)} for scheme in schemes])
     key: list[Any] = [

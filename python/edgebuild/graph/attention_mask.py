@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from edgebuild.graph.arrange import Writer
+from edgebuild.graph.match import is_scaled_product
 from edgebuild.graph.softmax import FINITE_MIN
 from edgebuild.graph.symbolic import ONE, Size, sizes_of
 from edgebuild.graph.values import constant_array, input_at, is_op
@@ -95,26 +96,15 @@ def mask_of(scores: ir.Value) -> tuple[Mask, ir.Value] | None:
     if is_op(node, "Add"):
         sides = [(node.inputs[index], node.inputs[1 - index]) for index in (0, 1)]
         for mask, rest in sides:
-            if mask is not None and rest is not None and _is_product(rest) and mask.dtype == ir.DataType.FLOAT:
+            if mask is not None and rest is not None and is_scaled_product(rest) and mask.dtype == ir.DataType.FLOAT:
                 return Mask(mask), rest
         return None
     if is_op(node, "Where") and node.inputs[0] is not None:
         for index in (1, 2):
             constant, rest = constant_array(input_at(node, index), max_elements=1), node.inputs[3 - index]
-            if constant is None or constant.size != 1 or rest is None or not _is_product(rest):
+            if constant is None or constant.size != 1 or rest is None or not is_scaled_product(rest):
                 continue
             low = float(constant.item())
             if low == -np.inf or low == FINITE_MIN:
                 return Mask(node.inputs[0], low, index == 1), rest
     return None
-
-
-def _is_product(value: ir.Value) -> bool:
-    node = value.producer()
-    for _ in range(2):
-        if node is not None and is_op(node, "Mul", "Div"):
-            inner = node.inputs[0]
-            if constant_array(inner, max_elements=1) is not None:
-                inner = node.inputs[1]
-            node = inner.producer() if inner is not None else None
-    return node is not None and is_op(node, "MatMul")

@@ -166,3 +166,15 @@ def nothing_else_reads(nodes: list[ir.Node], last: ir.Value) -> bool:
         for node in nodes
         for output in node.outputs
     )
+
+
+def is_scaled_product(value: ir.Value | None) -> bool:
+    """Whether a value is a MatMul's result, multiplied or divided by up to two constants: scores of an attention."""
+    node = value.producer() if value is not None else None
+    for _ in range(2):
+        if node is not None and is_op(node, "Mul", "Div"):
+            inner = node.inputs[0]
+            if constant_array(inner, max_elements=1) is not None:
+                inner = node.inputs[1]
+            node = inner.producer() if inner is not None else None
+    return node is not None and is_op(node, "MatMul")

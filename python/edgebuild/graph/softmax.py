@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from edgebuild.graph.match import is_scaled_product
 from edgebuild.graph.symbolic import sizes_of
 from edgebuild.graph.values import constant_array, input_at, int_attribute, is_op
 
@@ -71,19 +72,10 @@ def row_stays_finite(scores: ir.Value | None) -> bool:
                 return row_stays_finite(node.inputs[1 - index])
         return False
     if is_op(node, "Add"):
-        return any(_is_product(node.inputs[1 - index]) and leaves_every_row(node.inputs[index], 0) for index in (0, 1))
+        return any(
+            is_scaled_product(node.inputs[1 - index]) and leaves_every_row(node.inputs[index], 0) for index in (0, 1)
+        )
     return False
-
-
-def _is_product(value: ir.Value | None) -> bool:
-    node = value.producer() if value is not None else None
-    for _ in range(2):
-        if node is not None and is_op(node, "Mul", "Div"):
-            inner = node.inputs[0]
-            if constant_array(inner, max_elements=1) is not None:
-                inner = node.inputs[1]
-            node = inner.producer() if inner is not None else None
-    return node is not None and is_op(node, "MatMul")
 
 
 def leaves_every_row(mask: ir.Value | None, depth: int) -> bool:

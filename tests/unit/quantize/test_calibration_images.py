@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from calibration_tools import TEXT, opened, signature, stacked, staged
+from PIL import Image
 
 from edgebuild.cache import Cache
 from edgebuild.errors import CalibrationError, ToolError
 from edgebuild.quantize.data import images
 from edgebuild.quantize.preprocess import Preprocess, parse_preprocess
-
-Image = pytest.importorskip("PIL.Image")
 
 NET = signature(("x", "float32", (1, 3, 16, 16)))
 TEXT_FORM = "resize=20,crop=16,mean=0.5;0.4;0.3,std=0.2"

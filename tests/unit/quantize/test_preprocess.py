@@ -5,12 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 from calibration_tools import signature
+from PIL import Image
 
 from edgebuild.errors import SignatureError, UsageError
 from edgebuild.quantize.image_spec import Preprocess
 from edgebuild.quantize.preprocess import PRESETS, parse_preprocess
-
-Image = pytest.importorskip("PIL.Image")
 
 ANY = signature(("x", "float32", ("n", None, None, None)))
 Array = np.ndarray[Any, Any]
