@@ -1,6 +1,6 @@
 """Making candidates: from a float graph, observations and a placement to a quantised graph in a file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from edgebuild.export.write import EXTERNAL_FROM_BYTES, INLINE_BELOW, weight_bytes
 from edgebuild.graph.io import load_model, save_model
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
+from edgebuild.graph.passes.sub_pixel import SubPixelConvolutions
 from edgebuild.quantize.insert import Forms, insert, static_region
 from edgebuild.quantize.observe import Observations
 from edgebuild.quantize.placements import Placement
@@ -62,18 +63,46 @@ def without(plan: Plan, layers: frozenset[str]) -> Plan:
     return replace(plan, modes={name: mode for name, mode in plan.modes.items() if name not in layers})
 
 
+def prepare(model: ir.Model, layers: Collection[str] | None = None) -> int:
+    """Rewrites a float graph in place into the forms that have integer kernels; layers keep their names.
+
+    Args:
+        model: The optimised float graph.
+        layers: Names of those that will be quantised; None: all. The others stay in the form that is best in float.
+
+    Returns:
+        How many layers were rewritten.
+    """
+    return int(sum(record.rewrites for record in SubPixelConvolutions(layers)(model).records))
+
+
 def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: Forms, path: Path) -> Path:
     """Writes the graph quantised by a plan; weights of 256 MiB or more beside it."""
     model = load_model(graph)
+    prepare(model, plan.modes)
     apply_smoothing(model, plan.smoothing)
     insert(model, plan, scheme, forms)
     _save(model, path)
     return path
 
 
+def write_prepared(graph: Path, path: Path) -> bool:
+    """Writes the float graph in the forms that have integer kernels, whose values are to be observed.
+
+    Returns:
+        Whether there was anything to do; if not, nothing is written: ``graph`` itself is that graph.
+    """
+    model = load_model(graph)
+    if not prepare(model):
+        return False
+    _save(model, path)
+    return True
+
+
 def write_smoothed(graph: Path, smoothing: Smoothing, path: Path) -> Path:
     """Writes the smoothed float graph, whose ranges are to be observed."""
     model = load_model(graph)
+    prepare(model)
     apply_smoothing(model, smoothing)
     _save(model, path)
     return path
