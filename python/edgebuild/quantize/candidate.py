@@ -11,10 +11,11 @@ from edgebuild.export.write import EXTERNAL_FROM_BYTES, INLINE_BELOW, weight_byt
 from edgebuild.graph.io import load_model, save_model
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.graph.passes.sub_pixel import SubPixelConvolutions
+from edgebuild.quantize.equalize import equalize
 from edgebuild.quantize.insert import Forms, insert, static_region
 from edgebuild.quantize.observe import Observations
 from edgebuild.quantize.placements import Placement
-from edgebuild.quantize.plan import Plan, Smoothing
+from edgebuild.quantize.plan import Plan, Smoothing, Vectors
 from edgebuild.quantize.ranges import RangeMethod, choose_range
 from edgebuild.quantize.smooth import smooth
 from edgebuild.targets.spec import QuantizationScheme
@@ -79,8 +80,8 @@ def prepare(model: ir.Model, layers: Collection[str] | None = None) -> int:
 def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: Forms, path: Path) -> Path:
     """Writes the graph quantised by a plan; weights of 256 MiB or more beside it."""
     model = load_model(graph)
-    prepare(model, plan.modes)
-    apply_smoothing(model, plan.smoothing)
+    # Factors are found on the graph in which all that can be is prepared; only there they fit.
+    _rewrite(model, None if plan.equalization else plan.modes, plan.smoothing, plan.equalization)
     insert(model, plan, scheme, forms)
     _save(model, path)
     return path
@@ -99,13 +100,40 @@ def write_prepared(graph: Path, path: Path) -> bool:
     return True
 
 
-def write_smoothed(graph: Path, smoothing: Smoothing, path: Path) -> Path:
-    """Writes the smoothed float graph, whose ranges are to be observed."""
+def write_rewritten(
+    graph: Path, path: Path, *, smoothing: Smoothing | None = None, equalization: Vectors | None = None
+) -> Path:
+    """Writes the float graph with what a plan does to it first, whose ranges are to be observed.
+
+    Args:
+        graph: The optimised float graph.
+        path: Where to write.
+        smoothing: As in the plan.
+        equalization: As in the plan.
+    """
     model = load_model(graph)
-    prepare(model)
-    apply_smoothing(model, smoothing)
+    _rewrite(model, None, smoothing, equalization or {})
     _save(model, path)
     return path
+
+
+def write_smoothed(graph: Path, smoothing: Smoothing, path: Path) -> Path:
+    """Writes the smoothed float graph, whose ranges are to be observed."""
+    return write_rewritten(graph, path, smoothing=smoothing)
+
+
+def _rewrite(
+    model: ir.Model, layers: Collection[str] | None, smoothing: Smoothing | None, equalization: Vectors
+) -> None:
+    prepare(model, layers)
+    apply_equalization(model, equalization)
+    apply_smoothing(model, smoothing)
+
+
+def apply_equalization(model: ir.Model, factors: Vectors) -> None:
+    """Equalises in place as a plan says."""
+    if factors:
+        equalize(model, {name: np.asarray(values) for name, values in factors.items()})
 
 
 def apply_smoothing(model: ir.Model, smoothing: Smoothing | None) -> None:

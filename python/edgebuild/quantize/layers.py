@@ -16,6 +16,7 @@ from edgebuild.graph.values import (
     input_at,
     int_attribute,
     is_op,
+    static_dims,
     static_shape,
 )
 
@@ -65,6 +66,12 @@ class Layer:
         tensor = constant_tensor(self.weight)
         return 0 if tensor is None else int(tensor.size)
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        tensor = constant_tensor(self.weight)
+        return () if tensor is None else tuple(static_dims(tensor))
+
     def weight_array(self) -> npt.NDArray[np.float32]:
         """The weight, float32."""
         array = constant_array(self.weight)
@@ -86,12 +93,17 @@ class Layer:
         return math.prod(shape) * int(per_output)
 
 
-def find_layers(graph: ir.Graph) -> tuple[Layer, ...]:
-    """All layers of the main graph, in the order of execution; those inside bodies of If, Loop and Scan stay float."""
-    return tuple(_layers(graph))
+def find_layers(graph: ir.Graph, *, smallest: int = _SMALLEST_WEIGHT) -> tuple[Layer, ...]:
+    """All layers of the main graph, in the order of execution; those inside bodies of If, Loop and Scan stay float.
+
+    Args:
+        graph: The main graph.
+        smallest: Elements that a weight must have; by default what is worth quantising.
+    """
+    return tuple(_layers(graph, smallest))
 
 
-def _layers(graph: ir.Graph) -> Iterator[Layer]:
+def _layers(graph: ir.Graph, smallest: int) -> Iterator[Layer]:
     for node in graph:
         layer = None
         if is_op(node, "Conv"):
@@ -102,7 +114,7 @@ def _layers(graph: ir.Graph) -> Iterator[Layer]:
             layer = _gemm(node)
         elif is_op(node, "LSTM"):
             layer = _lstm(node)
-        if layer is not None and layer.weight_size >= _SMALLEST_WEIGHT and constant_tensor(layer.data) is None:
+        if layer is not None and layer.weight_size >= smallest and constant_tensor(layer.data) is None:
             yield layer
 
 

@@ -20,7 +20,13 @@ class Smoothing:
     """
 
     alpha: float
-    absmax: Mapping[str, tuple[float, ...]]
+    absmax: "Vectors"
+
+
+Vectors = Mapping[str, tuple[float, ...]]
+"""One number for each channel, by name."""
+
+_LARGEST_FACTOR = 2.0**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,14 +36,18 @@ class Plan:
     Args:
         modes: By layer name; a layer that is not named stays float.
         operators: Operator types that may join the integer region between static layers.
-        ranges: (low, high) of each value that carries Q/DQ, by name; of the smoothed graph, if it is smoothed.
+        ranges: (low, high) of each value that carries Q/DQ, by name; of the rewritten graph, if it is equalised or smoothed.
         smoothing: What is done to the float graph first; None: nothing.
+        equalization: Factors by which each layer's output channels are divided before that, by layer; see ``quantize.equalize``.
+        corrections: What is added to each layer's bias, one for each output channel, by layer; see ``quantize.correct``.
     """
 
     modes: Mapping[str, Mode]
     operators: frozenset[str] = frozenset()
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     smoothing: Smoothing | None = None
+    equalization: Vectors = field(default_factory=dict)
+    corrections: Vectors = field(default_factory=dict)
 
     def count(self, mode: Mode) -> int:
         """Layers of a mode."""
@@ -45,17 +55,19 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """As decisions keep it; floats survive the way there and back."""
-        return {
+        data: dict[str, Any] = {
             "modes": dict(self.modes),
             "operators": sorted(self.operators),
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
             "smoothing": None
             if self.smoothing is None
-            else {
-                "alpha": self.smoothing.alpha,
-                "absmax": {name: list(values) for name, values in self.smoothing.absmax.items()},
-            },
+            else {"alpha": self.smoothing.alpha, "absmax": _lists(self.smoothing.absmax)},
         }
+        if self.equalization:
+            data["equalization"] = _lists(self.equalization)
+        if self.corrections:
+            data["corrections"] = _lists(self.corrections)
+        return data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Plan":
@@ -70,15 +82,20 @@ class Plan:
             operators = frozenset(str(name) for name in data["operators"])
             smoothing = data.get("smoothing")
             if smoothing is not None:
-                absmax = {str(name): tuple(map(float, values)) for name, values in smoothing["absmax"].items()}
-                smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=absmax)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+                smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=_vectors(smoothing["absmax"]))
+            equalization = _vectors(data.get("equalization", {}))
+            corrections = _vectors(data.get("corrections", {}))
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
-        if smoothing is not None and not all(
-            math.isfinite(x) for x in (smoothing.alpha, *(v for values in smoothing.absmax.values() for v in values))
-        ):
+        if smoothing is not None and not (math.isfinite(smoothing.alpha) and _finite(smoothing.absmax)):
             msg = "a smoothing factor is not finite"
+            raise ValueError(msg)
+        if not all(1 / _LARGEST_FACTOR <= x <= _LARGEST_FACTOR for vector in equalization.values() for x in vector):
+            msg = f"expected factors of an equalisation between 2**-24 and 2**24, got {_odd(equalization)}"
+            raise ValueError(msg)
+        if not _finite(corrections):
+            msg = "a correction of a bias is not finite"
             raise ValueError(msg)
         wrong = sorted({str(mode) for mode in modes.values()} - set(get_args(Mode)))
         if wrong:
@@ -88,4 +105,33 @@ class Plan:
             if not (math.isfinite(low) and math.isfinite(high) and low <= high):
                 msg = f"expected a range with finite ends in order for '{name}', got {low} to {high}"
                 raise ValueError(msg)
-        return cls(modes=modes, operators=operators, ranges=ranges, smoothing=smoothing)
+        return cls(
+            modes=modes,
+            operators=operators,
+            ranges=ranges,
+            smoothing=smoothing,
+            equalization=equalization,
+            corrections=corrections,
+        )
+
+
+def _lists(vectors: Vectors) -> dict[str, list[float]]:
+    return {name: list(values) for name, values in vectors.items()}
+
+
+def _vectors(data: Any) -> dict[str, tuple[float, ...]]:
+    found = {}
+    for name, values in data.items():
+        if not isinstance(values, list | tuple) or not all(isinstance(x, int | float) for x in values):
+            msg = f"expected a list of numbers for '{name}'"
+            raise TypeError(msg)
+        found[str(name)] = tuple(map(float, values))
+    return found
+
+
+def _finite(vectors: Vectors) -> bool:
+    return all(math.isfinite(x) for values in vectors.values() for x in values)
+
+
+def _odd(vectors: Vectors) -> float:
+    return next(x for v in vectors.values() for x in v if not 1 / _LARGEST_FACTOR <= x <= _LARGEST_FACTOR)

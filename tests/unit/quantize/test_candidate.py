@@ -1,16 +1,33 @@
 """Candidates as files: what is done to the float graph before anything in it becomes integer."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
-from quantize_tools import EVERYTHING, FUSED, U8S8, build, data, plan_for, quantised, run, sqnr, vector, weight
+from quantize_tools import (
+    EVERYTHING,
+    FUSED,
+    U8S8,
+    all_values,
+    build,
+    data,
+    plan_for,
+    quantised,
+    run,
+    sqnr,
+    vector,
+    weight,
+)
 
 from edgebuild.graph.io import load_model, save_model
-from edgebuild.quantize.candidate import prepare, write_candidate, write_prepared
+from edgebuild.quantize.candidate import prepare, without, write_candidate, write_prepared, write_rewritten
+from edgebuild.quantize.equalize import equalizable, equalization_factors
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.plan import Plan
+from edgebuild.quantize.statistics import ChannelStatistics
 
 UPSAMPLING = """
     g (float[1,3,9,11] x) => (float[?,?,?,?] y) {
@@ -76,3 +93,41 @@ def test_a_graph_without_one_is_its_own_prepared_form(tmp_path: Path) -> None:
     save_model(model, tmp_path / "graph.onnx", external_threshold=2**20)
     assert not write_prepared(tmp_path / "graph.onnx", tmp_path / "prepared.onnx")
     assert not (tmp_path / "prepared.onnx").exists()
+
+
+def statistics(graph: Path, feeds: dict[str, np.ndarray], wanted: dict[str, int]) -> dict[str, ChannelStatistics]:
+    values = all_values(onnx.load(graph), feeds)
+    found = {}
+    for name, axis in wanted.items():
+        rows = np.moveaxis(values[name], axis, 0).reshape(values[name].shape[axis], -1).astype(np.float64)
+        found[name] = ChannelStatistics(
+            axis=axis,
+            count=rows.shape[1],
+            low=rows.min(1),
+            high=rows.max(1),
+            mean=rows.mean(1),
+            mean_square=np.square(rows).mean(1),
+        )
+    return found
+
+
+def test_an_equalised_plan_writes_the_same_file_without_data(upsampling: Path, tmp_path: Path) -> None:
+    feeds = {"x": data(1, 3, 9, 11)}
+    assert write_prepared(upsampling, tmp_path / "prepared.onnx")
+    graph = load_model(tmp_path / "prepared.onnx").graph
+    channels = statistics(tmp_path / "prepared.onnx", feeds, equalizable(graph))
+    factors = {"Conv_0": tuple(np.linspace(0.2, 5, 16).tolist())}
+    assert set(equalization_factors(graph, channels)) <= {layer.name for layer in find_layers(graph, smallest=1)}
+    rewritten = write_rewritten(upsampling, tmp_path / "equalised.onnx", equalization=factors)
+    expected = run(onnx.load(upsampling), feeds)["y"]
+    np.testing.assert_allclose(run(onnx.load(rewritten), feeds)["y"], expected, rtol=1e-4, atol=1e-5)
+    plan = replace(plan_for(load_model(rewritten), feeds), equalization=factors)
+    first = write_candidate(upsampling, plan, U8S8, FUSED, tmp_path / "first.onnx")
+    again = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    second = write_candidate(upsampling, again, U8S8, FUSED, tmp_path / "second.onnx")
+    assert first.read_bytes() == second.read_bytes()
+    assert sqnr(expected, run(onnx.load(first), feeds)["y"]) > 28
+    # With a layer reverted the factors still fit.
+    less = without(plan, frozenset({list(plan.modes)[1]}))
+    path = write_candidate(upsampling, less, U8S8, FUSED, tmp_path / "less.onnx")
+    assert sqnr(expected, run(onnx.load(path), feeds)["y"]) > 28

@@ -1,6 +1,7 @@
 """Which layers a graph has, in which ways they can go to integers, and the plans that say so."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -173,12 +174,20 @@ PLAN = Plan(
     operators=frozenset({"Add", "MaxPool"}),
     ranges={"x": (-0.1, 1 / 3), "y": (0.0, float(np.float32(1e-7)))},
     smoothing=Smoothing(alpha=0.5, absmax={"x": (0.1, 1 / 7)}),
+    equalization={"a": (0.5, 1.234, 1.0)},
+    corrections={"b": (-1e-9, 1 / 3)},
 )
 
 
 def test_plans_survive_json() -> None:
     assert Plan.from_json(json.loads(json.dumps(PLAN.to_json(), allow_nan=False))) == PLAN
     assert [PLAN.count(mode) for mode in ("static", "dynamic", "blockwise")] == [1, 1, 1]  # type: ignore[arg-type]
+
+
+def test_plans_of_earlier_versions_are_read() -> None:
+    old = {key: value for key, value in PLAN.to_json().items() if key not in ("equalization", "corrections")}
+    assert Plan.from_json(old) == replace(PLAN, equalization={}, corrections={})
+    assert replace(PLAN, equalization={}, corrections={}).to_json() == old
 
 
 def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
@@ -202,6 +211,15 @@ def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
         ({"ranges": {"x": [1.0, -1.0]}}, "finite ends in order for 'x', got 1.0 to -1.0"),
         ({"ranges": {"x": [0.0, float("inf")]}}, "finite ends"),
         ({"ranges": {"x": [float("nan"), 1.0]}}, "finite ends"),
+        ({"equalization": {"a": [1.0, 0.0]}}, "between 2..-24 and 2..24, got 0.0"),
+        ({"equalization": {"a": [float("nan")]}}, "between 2..-24 and 2..24, got nan"),
+        ({"equalization": {"a": [-1.0]}}, "between 2..-24 and 2..24, got -1.0"),
+        ({"equalization": {"a": [1e30]}}, "between 2..-24 and 2..24"),
+        ({"equalization": {"a": 3}}, "not a quantisation plan"),
+        ({"equalization": [1.0]}, "not a quantisation plan"),
+        ({"corrections": {"a": [10**400]}}, "not a quantisation plan"),
+        ({"corrections": {"a": ["1"]}}, "not a quantisation plan"),
+        ({"corrections": {"a": [float("inf")]}}, "not finite"),
     ],
 )
 def test_what_is_no_plan_is_refused(change: dict[str, Any], words: str) -> None:
