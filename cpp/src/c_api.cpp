@@ -18,6 +18,10 @@ struct eb_runner {
   std::vector<std::string> output_types;
 };
 
+struct eb_cancellation {
+  edgebuild::Cancellation cancellation;
+};
+
 namespace {
 
 using edgebuild::Code;
@@ -149,11 +153,29 @@ void eb_runner_free(eb_runner* runner) { delete runner; }
 
 eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
                       size_t output_count, const eb_run_options* options) {
+  return eb_runner_run_cancellable(runner, inputs, input_count, outputs, output_count, options, nullptr);
+}
+
+eb_code eb_runner_run_cancellable(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
+                                  size_t output_count, const eb_run_options* options, eb_cancellation* cancellation) {
   return guard([&] {
-    return edgebuild::RunnerAccess::run(runner->runner, {inputs, input_count}, {outputs, output_count},
-                                        convert(options));
+    edgebuild::RunOptions converted = convert(options);
+    if (cancellation != nullptr) converted.cancellation = &cancellation->cancellation;
+    return edgebuild::RunnerAccess::run(runner->runner, {inputs, input_count}, {outputs, output_count}, converted);
   });
 }
+
+eb_cancellation* eb_cancellation_create(void) {
+  try {
+    return new eb_cancellation;
+  } catch (const std::bad_alloc&) {
+    return nullptr;
+  }
+}
+
+void eb_cancellation_free(eb_cancellation* cancellation) { delete cancellation; }
+void eb_cancellation_cancel(eb_cancellation* cancellation) { cancellation->cancellation.cancel(); }
+void eb_cancellation_reset(eb_cancellation* cancellation) { cancellation->cancellation.reset(); }
 
 eb_code eb_runner_preprocess(const eb_runner* runner, const char* name, const eb_value* images, eb_value* out) {
   return guard([&]() -> Status {

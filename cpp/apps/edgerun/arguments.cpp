@@ -41,7 +41,7 @@ void add_loading(CLI::App& app, CommonOptions& options, RawArguments& raw) {
   app.add_flag("--no-fallback", options.no_fallback, "Fail if the first choice can't run here");
   app.add_option("--deadline", raw.deadline, "Limit of the load and of each inference")->type_name("SECONDS");
   add_list(app, "--option", raw.options, "Engine option, repeatable")->type_name("NAME=VALUE");
-  app.add_option("--state-dir", options.state_dir, "Where plans and tuning are kept")->type_name("DIR");
+  app.add_option("--state-dir", options.state_dir, "For plans and tuning; nothing is kept yet")->type_name("DIR");
 }
 
 void add_inputs(CLI::App& app, InputFiles& inputs, RawArguments& raw) {
@@ -138,13 +138,14 @@ const Strings kCommands = {"inspect", "verify", "run", "bench"};
 Status explain(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
   const std::string see = " (see edgerun --help)";
   const auto chosen = app.get_subcommands();
-  if (chosen.empty() && argc > 1) {
+  if (chosen.empty()) {
+    const std::string commands = "commands are inspect, verify, run and bench";
+    if (argc < 2) return {Code::kUsage, "no command is given; " + commands + see};
     const std::string first = argv[1];
     const std::string what = first.starts_with("-") ? "unknown option " : "unknown command ";
-    return {Code::kUsage,
-            what + first + suggestion(first, kCommands) + "; commands are inspect, verify, run and bench"};
+    return {Code::kUsage, what + first + suggestion(first, kCommands) + " (" + commands + ")"};
   }
-  const CLI::App& scope = chosen.empty() ? app : *chosen.front();
+  const CLI::App& scope = *chosen.front();
   Strings known;
   for (const CLI::Option* option : scope.get_options()) {
     for (const std::string& name : option->get_lnames()) known.push_back("--" + name);

@@ -81,7 +81,8 @@ class Bench {
 
     std::vector<std::unique_ptr<BoundOutputs>> outputs;
     for (unsigned i = 0; i < options_.concurrency; ++i) outputs.push_back(std::make_unique<BoundOutputs>(first));
-    arm_hard_deadline(options_, options_.seconds + 1e3 * options_.warmup);
+    // Each thread: the inferences that warm up, those that begin while the time lasts, and the last one's own time.
+    arm_hard_deadline(options_, options_.seconds + options_.deadline.value_or(0.0) * options_.warmup);
     std::vector<std::vector<double>> samples(options_.concurrency);
     std::vector<Status> statuses(options_.concurrency);
     std::vector<std::thread> workers;
@@ -233,6 +234,7 @@ std::string to_text(const BenchOptions& options, const Runner& runner, const Mea
   row("p90", format_seconds(m.latency.p90));
   row("p95", format_seconds(m.latency.p95));
   row("p99", format_seconds(m.latency.p99));
+  row("max", format_seconds(m.latency.max));
   row("throughput", format("%.1f /s", static_cast<double>(m.runs) / m.wall_s));
   text += heading("process");
   row("load", format_seconds(m.load_s));

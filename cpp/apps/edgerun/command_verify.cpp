@@ -189,11 +189,13 @@ class Verifier {
 
   Status verify_files() {
     const bool terminal = !options_.json && use_colour(STDERR_FILENO);
+    std::uint64_t shown = 0;  // a percentage; the end is not shown, it is wiped out at once
     const Status status = bundle_.verify([&](const std::string&, std::uint64_t done, std::uint64_t total) {
       bytes_ = total;
-      if (terminal && total > 0) {
-        std::fprintf(stderr, "\rhashing %3.0f %%", 100.0 * static_cast<double>(done) / static_cast<double>(total));
-      }
+      if (!terminal || total == 0) return;
+      const auto percent = static_cast<std::uint64_t>(100.0 * static_cast<double>(done) / static_cast<double>(total));
+      if (percent != shown && percent < 100) std::fprintf(stderr, "\rhashing %3u %%", static_cast<unsigned>(percent));
+      shown = percent;
     });
     if (terminal) std::fprintf(stderr, "\r\x1b[K");
     return status;

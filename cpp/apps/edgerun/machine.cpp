@@ -81,6 +81,9 @@ std::uint64_t thread_count() {
 }
 
 std::uint64_t peak_rss_bytes() {
+  // Not ru_maxrss at once: it survives exec, so it may be that of the program that started this one.
+  const std::uint64_t kib = std::strtoull(field(read_text("/proc/self/status"), "VmHWM").c_str(), nullptr, 10);
+  if (kib != 0) return kib * 1024;
   struct rusage usage = {};
   ::getrusage(RUSAGE_SELF, &usage);
   return static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;

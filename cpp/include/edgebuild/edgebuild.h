@@ -56,8 +56,10 @@ typedef struct eb_load_options {
   const eb_option* options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
   size_t option_count;
   const char* runtime_path;  ///< Folders of external engine libraries; NULL: $EDGEBUILD_RUNTIME_PATH.
-  const char* state_dir;     ///< Where plans and tuning go; NULL: $XDG_STATE_HOME/edgebuild/<id>.
-  const char* cache_dir;     ///< Where archives are unpacked; NULL: $XDG_CACHE_HOME/edgebuild/bundles.
+  /// Where a backend keeps what it makes on the board (plans, tuning); NULL: $XDG_STATE_HOME/edgebuild/<id>. No backend
+  /// of this version keeps anything; a path that is no folder is EB_USAGE.
+  const char* state_dir;
+  const char* cache_dir;  ///< Where archives are unpacked; NULL: $XDG_CACHE_HOME/edgebuild/bundles.
   /// Hears what edgebuild and the engines say, on the thread that says it; NULL: warnings and errors go to stderr.
   /// `message` is not NUL-terminated. Called until eb_runner_free returns.
   void (*log)(void* user, eb_severity severity, const char* message, size_t message_size);
@@ -92,6 +94,29 @@ EDGEBUILD_API void eb_runner_free(eb_runner* runner);
 ///         stays usable).
 EDGEBUILD_API eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
                                     size_t output_count, const eb_run_options* options);
+
+/// What stops runs from another thread. One serves any number of runs, of any runners, at once and one after another.
+typedef struct eb_cancellation eb_cancellation;
+
+/// A new one, owned by the caller, who frees it with eb_cancellation_free after the runs that it was given to. NULL: no
+/// memory.
+EDGEBUILD_API eb_cancellation* eb_cancellation_create(void);
+
+/// NULL is allowed.
+EDGEBUILD_API void eb_cancellation_free(eb_cancellation* cancellation);
+
+/// Stops the runs that were given it: they return EB_CANCELLED, or their result if that came first. Returns when they
+/// have; those of an engine that can't be stopped go on to their end and are not waited for. Later runs return
+/// EB_CANCELLED at once, until eb_cancellation_reset. Neither from a log function nor from a signal handler.
+EDGEBUILD_API void eb_cancellation_cancel(eb_cancellation* cancellation);
+
+/// Lets later runs begin again.
+EDGEBUILD_API void eb_cancellation_reset(eb_cancellation* cancellation);
+
+/// eb_runner_run that `cancellation` (NULL: nothing) may stop: EB_CANCELLED.
+EDGEBUILD_API eb_code eb_runner_run_cancellable(eb_runner* runner, const eb_value* inputs, size_t input_count,
+                                                eb_value* outputs, size_t output_count, const eb_run_options* options,
+                                                eb_cancellation* cancellation);
 
 /// Makes decoded images into the input `name`, as the bundle's preprocessing says; calibration does the same.
 ///

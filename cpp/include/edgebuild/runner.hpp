@@ -75,15 +75,43 @@ struct LoadOptions {
   bool allow_fallback = true;  ///< false: the first variant that is asked for must run here, else kIncompatible.
   std::map<std::string, std::string> options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
   std::string runtime_path;  ///< Folders of external engine libraries; empty: $EDGEBUILD_RUNTIME_PATH.
-  std::string state_dir;     ///< Where plans and tuning go; empty: $XDG_STATE_HOME/edgebuild/<id>.
-  std::string cache_dir;     ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
+  /// Where a backend keeps what it makes on the board (plans, tuning); empty: $XDG_STATE_HOME/edgebuild/<id>. No
+  /// backend of this version keeps anything; a path that is no folder is kUsage.
+  std::string state_dir;
+  std::string cache_dir;  ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
   LogFunction log;
+};
+
+/// Stops runs from another thread: give its address to a run in RunOptions::cancellation, and call cancel().
+///
+/// One object serves any number of runs, of any Runners, at once and one after another. It must outlive them.
+/// Threads: any function, any number of threads, at once.
+class EDGEBUILD_API Cancellation {
+ public:
+  Cancellation();
+  Cancellation(const Cancellation&) = delete;
+  Cancellation& operator=(const Cancellation&) = delete;
+  ~Cancellation();
+
+  /// Stops the runs that were given this object: they return kCancelled, or their result if that came first. Returns
+  /// when they have; those of an engine that can't be stopped go on to their end and are not waited for. Later runs
+  /// return kCancelled at once, until reset(). Neither from a log function nor from a signal handler.
+  void cancel();
+  [[nodiscard]] bool cancelled() const;
+  /// Lets later runs begin again.
+  void reset();
+
+ private:
+  struct State;
+  friend class CancellableRun;
+  std::unique_ptr<State> state_;
 };
 
 struct RunOptions {
   std::optional<std::chrono::steady_clock::time_point> deadline;
   bool profile = false;
   void* device_stream = nullptr;
+  Cancellation* cancellation = nullptr;  ///< What may stop the run; not owned. nullptr: nothing.
 };
 
 /// A variant that was passed over, and why, naming what is missing.
@@ -132,8 +160,8 @@ class EDGEBUILD_API Runner {
   ///                 strings can't be bound. An output buffer must not overlap an input.
   /// @return kInvalidArgument, naming the tensor, expected and actual, if count, dtype, rank or shape differ (outputs
   /// are
-  ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kInternal if the
-  ///         engine failed (the Runner stays usable).
+  ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kCancelled;
+  ///         kInternal if the engine failed (the Runner stays usable).
   /// Threads: any number at once on one Runner; each call takes a context from its pool.
   [[nodiscard]] Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options = {});
 

@@ -1,10 +1,13 @@
 #include "edgebuild/runner.hpp"
 
+#include <sys/stat.h>
+
 #include <algorithm>
 #include <mutex>
 
 #include "bundle/bundle.hpp"
 #include "runner/access.hpp"
+#include "runner/cancellation.hpp"
 #include "runner/host_api.hpp"
 #include "runner/model.hpp"
 #include "runner/preprocess.hpp"
@@ -44,6 +47,13 @@ std::int64_t deadline_ns(std::chrono::steady_clock::time_point deadline) noexcep
   return std::max<std::int64_t>(since, 1);
 }
 
+/// It is made when there is something to keep, so it need not exist.
+Status check_state_dir(const std::string& path) {
+  struct stat info = {};
+  if (path.empty() || ::stat(path.c_str(), &info) != 0 || S_ISDIR(info.st_mode)) return {};
+  return Status(Code::kUsage, "state folder " + path + ": expected a folder, it is something else");
+}
+
 }  // namespace
 
 Runner::Runner(std::unique_ptr<Impl> impl) noexcept : impl_(std::move(impl)) {}
@@ -55,6 +65,7 @@ Result<Runner> Runner::load(const std::string& path, const LoadOptions& options)
   const auto log = options.log ? std::make_shared<const LogFunction>(options.log) : nullptr;
   if (log != nullptr) runner::set_background_log(log);
   const runner::LogScope scope(log);
+  EDGEBUILD_RETURN_IF_ERROR(check_state_dir(options.state_dir));
   Result<bundle::Bundle> opened = bundle::Bundle::open(path, {options.cache_dir, options.runtime_path});
   if (!opened.ok()) return opened.status();
   auto impl = std::make_unique<Impl>(std::move(opened).value());
@@ -84,6 +95,8 @@ Status Runner::Impl::run_in(runner::LoadedModel::Context& context, std::span<con
       .deadline_ns = options.deadline ? deadline_ns(*options.deadline) : 0,
       .device_stream = options.device_stream,
   };
+  const CancellableRun run(options.cancellation, model->api(), context.handle);
+  if (run.refused()) return Status(Code::kCancelled, "the run was cancelled before it began");
   return runner::take_status(
       model->api().run(context.handle, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &run_options));
 }

@@ -98,7 +98,7 @@ TEST_CASE("ONNX Runtime: a shape that depends on the values can be bound") {
   }
 }
 
-TEST_CASE("ONNX Runtime: a deadline ends an endless loop, and the runner works on") {
+TEST_CASE("ONNX Runtime: a deadline or a cancellation ends an endless loop, and the runner works on") {
   const char* const path = engine();
   if (path == nullptr) return;
   const std::string scalar = onnx::tensor(EB_BOOL, {});
@@ -124,6 +124,15 @@ TEST_CASE("ONNX Runtime: a deadline ends an endless loop, and the runner works o
     options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(30);
     go = 1;
     CHECK(runner.run(inputs, {&output, 1}, options).code() == Code::kDeadlineExceeded);
+    Cancellation cancellation;
+    RunOptions stoppable;
+    stoppable.cancellation = &cancellation;
+    std::thread stopper([&] {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10 * i));
+      cancellation.cancel();
+    });
+    CHECK(runner.run(inputs, {&output, 1}, stoppable).code() == Code::kCancelled);
+    stopper.join();
     go = 0;
     const Status status = runner.run(inputs, {&output, 1});
     REQUIRE_MESSAGE(status.ok(), status.message());

@@ -7,7 +7,7 @@ from edgebuild.cache import file_sha256
 from edgebuild.errors import InternalError
 
 _PARTS = ("CMakeLists.txt", "cmake", "cpp", "toolchains")
-_NOT_NEEDED = ("cpp/bindings/", "cpp/tests/", "cpp/lib/")
+_NOT_NEEDED = ("cpp/bindings/", "cpp/tests/", "cpp/lib/", "cpp/src/statistics/")
 
 
 @dataclass(frozen=True, kw_only=True)
