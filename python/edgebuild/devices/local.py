@@ -72,6 +72,8 @@ def query_edgerun(
     arguments: Sequence[str],
     *,
     deadline_s: float | None = None,
+    steps: int = 1,
+    busy_s: float = 0.0,
     environment: Mapping[str, str] | None = None,
 ) -> Mapping[str, Any]:
     """Runs the bundle's edgerun with ``--json`` and returns the object that it prints.
@@ -79,14 +81,18 @@ def query_edgerun(
     Args:
         bundle: Opened bundle.
         arguments: Command and flags without the bundle.
-        deadline_s: Seconds after which it is killed, plus a grace.
+        deadline_s: Limit of loading a variant and of each inference, in seconds, as ``--deadline`` of edgerun; None: none.
+        steps: Loads and inferences that the command may do one after another. It ends itself when one is over its limit; should it
+            not, it is killed when all of them together must be over.
+        busy_s: Seconds that it takes by its own choice, beyond those (``--seconds`` of bench).
         environment: Variables on top of this process's.
 
     Raises:
         EdgebuildError: edgerun failed; the class is that of its exit code, the message its own.
-        DeadlineError: It took longer than ``deadline_s`` seconds.
+        DeadlineError: A step took longer than ``deadline_s`` seconds.
     """
-    command = _command(bundle, [*arguments, "--json"])
+    limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
+    command = _command(bundle, [*arguments, *limit, "--json"])
     try:
         done = subprocess.run(
             command,
@@ -95,10 +101,10 @@ def query_edgerun(
             errors="replace",
             check=False,
             env={**os.environ, **(environment or {})},
-            timeout=None if deadline_s is None else deadline_s + _GRACE_S,
+            timeout=None if deadline_s is None else steps * deadline_s + busy_s + _GRACE_S,
         )
     except subprocess.TimeoutExpired:
-        msg = f"{' '.join(arguments)} of the bundle's runner took longer than {deadline_s} s"
+        msg = f"{' '.join(arguments)} of the bundle's runner hung, with a limit of {deadline_s} s for each step"
         raise DeadlineError(msg) from None
     except OSError as error:
         msg = f"the bundle's runner does not start: {error.strerror}"

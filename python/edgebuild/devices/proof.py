@@ -12,6 +12,7 @@ from edgebuild.devices.local import cpu_model, query_edgerun, why_not_here
 from edgebuild.fingerprint import source_digest
 
 _BENCH_SECONDS = 1.0
+_WARMUP = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +38,11 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
     Raises:
         EdgebuildError: A variant does not run.
     """
-    peaks = {}
+    peaks: dict[str, int] = {}
     for variant in bundle.manifest.variants:
         if why_not_here(bundle.manifest.target.arch, variant.requires.cpu_features) is not None:
             continue
-        command = ["bench", "--variant", variant.name, "--threads", "1", "--seconds", "0.1", "--warmup", "1"]
-        limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
-        environment = _runtime_environment(engines)
-        answer = query_edgerun(bundle, [*command, *limit], deadline_s=deadline_s, environment=environment)
+        answer = _bench(bundle, variant.name, 0.1, 1, deadline_s, _runtime_environment(engines))
         peaks[variant.name] = int(answer["peak_rss_bytes"])
     return peaks
 
@@ -64,7 +62,7 @@ def prove(
         cache: Where proofs are kept.
         engines: Libraries that a thin bundle finds outside itself.
         measure: Whether to measure latency too.
-        deadline_s: Time limit of each run, in seconds.
+        deadline_s: Time limit of loading a variant and of each inference, in seconds.
 
     Returns:
         The proof, and whether it came from the cache.
@@ -81,19 +79,27 @@ def prove(
     environment = _runtime_environment(engines)
 
     def make(folder: Path) -> None:
-        limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
-        verified = query_edgerun(bundle, ["verify", *limit], deadline_s=deadline_s, environment=environment)
+        steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
+        verified = query_edgerun(bundle, ["verify"], deadline_s=deadline_s, steps=steps, environment=environment)
         measured = {}
         ran = [entry["variant"] for entry in verified["variants"] if entry["result"] == "ok"]
         for name in ran if measure else ():
-            command = ["bench", "--variant", name, "--threads", "1", "--seconds", str(_BENCH_SECONDS), *limit]
-            measured[name] = query_edgerun(bundle, command, deadline_s=deadline_s, environment=environment)
+            measured[name] = _bench(bundle, name, _BENCH_SECONDS, _WARMUP, deadline_s, environment)
         text = json.dumps({"verified": verified, "measured": measured}, indent=2)
         (folder / "proof.json").write_text(text, encoding="utf-8")
 
     folder, cached = cache.find_or_make("proof", key, make)
     data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
     return Proof(kind="native", verified=data["verified"], measured=data["measured"]), cached
+
+
+def _bench(
+    bundle: Bundle, variant: str, seconds: float, warmup: int, deadline_s: float | None, environment: Mapping[str, str]
+) -> Mapping[str, Any]:
+    """The answer of edgerun to ``bench`` of one variant on one thread."""
+    command = ["bench", "--variant", variant, "--threads", "1", "--seconds", str(seconds), "--warmup", str(warmup)]
+    steps = 1 + 1 + warmup + 1  # the load, the first inference, those that warm up, and the one that the end falls into
+    return query_edgerun(bundle, command, deadline_s=deadline_s, steps=steps, busy_s=seconds, environment=environment)
 
 
 def _runtime_environment(engines: Sequence[Path]) -> dict[str, str]:

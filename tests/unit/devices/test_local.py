@@ -139,8 +139,18 @@ def test_a_runner_that_prints_nonsense_is_quoted(make: MakeBundle) -> None:
 
 def test_a_runner_that_hangs_is_ended_at_the_deadline(make: MakeBundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgebuild.devices.local._GRACE_S", 0.0)
-    with pytest.raises(DeadlineError, match=r"took longer than 0\.3 s"):
+    with pytest.raises(DeadlineError, match=r"hung, with a limit of 0\.3 s for each step"):
         query_edgerun(make("#!/bin/sh\nexec sleep 60\n"), ["verify"], deadline_s=0.3)
+
+
+def test_the_limit_is_of_each_step_and_edgerun_is_told_it(
+    make: MakeBundle, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # 5 variants' loads and goldens, each inside of its limit, and a second of measuring: longer in all than one limit.
+    monkeypatch.setattr("edgebuild.devices.local._GRACE_S", 0.0)
+    slow = answering(OK).replace("#!/bin/sh\n", "#!/bin/sh\nsleep 1.2\n", 1)
+    assert query_edgerun(make(slow), ["verify"], deadline_s=0.5, steps=5, busy_s=60.0)["exit_code"] == 0
+    assert "--deadline 0.5" in log.read_text(encoding="utf-8")
 
 
 def test_a_runner_that_was_damaged_in_the_cache_is_not_started(make: MakeBundle, log: Path) -> None:
