@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.backends.lowering import LoweredModel, lower_float
-from edgebuild.backends.registry import find_backend
-from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle, write_beside
+from edgebuild.backends.registry import check_options, find_backend
+from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle
 from edgebuild.cache import Cache, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.proof import peak_memory, prove
@@ -116,6 +116,9 @@ def build_from_request(
     specs = _backends(target, options.backends)
     request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
+    for spec in specs:
+        check_options(spec.name, {**spec.options, **options.variant_options})
+    decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     cache = Cache.default()
     if options.quantize is not None and not (request.inputs or request.samples):
         sample = sample_of(options.quantize.calib)
@@ -136,7 +139,6 @@ def build_from_request(
     ]
     clock.cached(all(hit for _, hit in (*graphs, *lowered)))
 
-    decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     quantized: list[BackendQuantization] = []
     if options.quantize is not None:
         clock.enter("quantise")
@@ -190,13 +192,13 @@ def build_from_request(
         clock.cached(hit)
 
         clock.enter("write")
-        bundle = publish(staged, options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge")
-    write_beside(bundle.path, "decisions", decisions.text())
-    cache.trim()
+        output = (options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge").absolute()
+        by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
+        report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, by_backend)
+        texts = {"decisions": decisions.text(), "report": json.dumps(report.to_json(), indent=2) + "\n"}
+        publish(staged, output, texts)
     clock.finish()
-    by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
-    report = build_report(bundle, parts, proof, clock.seconds, clock.hits, by_backend)
-    write_beside(bundle.path, "report", json.dumps(report.to_json(), indent=2) + "\n")
+    cache.trim()
     return report
 
 

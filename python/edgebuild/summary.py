@@ -16,13 +16,14 @@ from edgebuild.report import BuildReport, OutputCheck, VariantReport
 
 def build_report(
     bundle: Bundle,
+    output: Path,
     parts: PackedParts,
     proof: Proof,
     seconds: Mapping[str, float],
     cached: Sequence[str],
     quantized: Mapping[str, BackendQuantization],
 ) -> BuildReport:
-    """Puts together what the closing summary says; measures nothing itself."""
+    """Puts together what the closing summary says; measures nothing itself. The bundle will lie at ``output``."""
     exported = parts.exported
     passes: dict[str, int] = {}
     for graph in parts.graphs:
@@ -33,7 +34,7 @@ def build_report(
     if proof.kind is None:
         notes[f"the bundle was not run: {proof.reason}"] = None
     return BuildReport(
-        bundle=bundle.path,
+        bundle=output,
         bundle_id=bundle.id,
         target=parts.target.name,
         model=exported.name,
@@ -64,7 +65,7 @@ def build_report(
         seconds=dict(seconds),
         cached=tuple(cached),
         original_latency_ms=exported.original_latency_ms,
-        next_steps=_next_steps(bundle, thin=parts.thin),
+        next_steps=_next_steps(bundle, output, thin=parts.thin),
         quantization={
             name: {"reason": found.reason, "search": found.report, "manifest": found.manifest}
             for name, found in quantized.items()
@@ -134,13 +135,13 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
     return sizes
 
 
-def _next_steps(bundle: Bundle, *, thin: bool) -> tuple[str, ...]:
+def _next_steps(bundle: Bundle, output: Path, *, thin: bool) -> tuple[str, ...]:
     """Commands as one types them in this folder."""
     try:
-        path = shlex.quote(str(bundle.path.relative_to(Path.cwd())))
+        path = shlex.quote(str(output.relative_to(Path.cwd())))
     except ValueError:
-        path = shlex.quote(str(bundle.path))
-    name, target = shlex.quote(bundle.path.name), bundle.manifest.target.name
+        path = shlex.quote(str(output))
+    name, target = shlex.quote(output.name), bundle.manifest.target.name
     engines = (
         f"edgebuild runtime pack --target {target} -o engines, then on this machine and on the board: "
         "export EDGEBUILD_RUNTIME_PATH=/path/to/engines",

@@ -10,6 +10,16 @@ from edgebuild.errors import InternalError
 NAME = "onnxruntime"
 ENGINE: str | None = "onnxruntime"
 LOWERING = "4"
+OPTIONS: dict[str, tuple[str, ...]] = {
+    "intra_op_threads": (),
+    "inter_op_threads": (),
+    "graph_optimization": ("disable", "basic", "extended", "all"),
+    "memory_arena": ("0", "1"),
+    "memory_pattern": ("0", "1"),
+    "execution_mode": ("sequential", "parallel"),
+    "allow_spinning": ("0", "1"),
+}
+"""What cpp/backends/onnxruntime/session.cpp takes; a test holds the two together."""
 
 _ORT_FORMAT_LIMIT = 256 * 2**20
 """Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""

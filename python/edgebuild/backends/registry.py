@@ -1,11 +1,16 @@
 """The backends, each with the Python half of what it owns: what it needs from a graph, and how it lowers one."""
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
 from edgebuild.backends.candidate import Candidate, LoweredVariant
 from edgebuild.errors import UsageError
+
+MOST_THREADS = 1024
+"""Of an option that is a number of threads."""
 
 _MODULES = {"onnxruntime": "edgebuild.backends.onnxruntime"}
 
@@ -19,6 +24,9 @@ class Backend(Protocol):
 
     LOWERING: str
     """Changes whenever ``lower`` would give other bytes; part of the cache key."""
+
+    OPTIONS: dict[str, tuple[str, ...]]
+    """Options of a variant, each with its values; none: a number of threads."""
 
     def lower(self, candidate: Candidate, options: dict[str, str], folder: Path) -> LoweredVariant:
         """Writes into ``folder`` what the backend loads at run time."""
@@ -35,3 +43,25 @@ def find_backend(name: str) -> Backend:
         raise UsageError(msg, hint=f"leave it out: --backend {next(iter(_MODULES))}")
     module: Backend = import_module(_MODULES[name])
     return module
+
+
+def check_options(name: str, options: Mapping[str, str]) -> None:
+    """Says what is wrong with a variant's options before anything is built, in the words of the runner's own check.
+
+    Raises:
+        UsageError: The backend has no such option, or it does not take this value.
+    """
+    known = find_backend(name).OPTIONS
+    for option, value in options.items():
+        if option not in known:
+            near = get_close_matches(option, known, 1)
+            msg = f"the {name} backend has no option {option!r}; it knows {', '.join(known)}"
+            raise UsageError(msg, hint=f"did you mean {near[0]}?" if near else None)
+        values = known[option]
+        threads = value.isascii() and value.isdigit() and int(value) <= MOST_THREADS
+        if value not in values if values else not threads:
+            wanted = (
+                f"one of {', '.join(values)}" if values else f"a number from 0 (the engine's choice) to {MOST_THREADS}"
+            )
+            msg = f"option {option}: expected {wanted}, got {value!r}"
+            raise UsageError(msg, hint=f"for example --option {option}={values[-1] if values else 2}")

@@ -58,6 +58,49 @@ def atomic_file(output: Path) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
+def moved_file(source: Path, output: Path) -> Iterator[None]:
+    """Makes ``source`` become ``output`` when the block ends well; else ``output`` stays as it was. ``source`` may be gone either way.
+
+    At the block's beginning it lies complete beside ``output``, so that its end is one rename. Stale ones are removed as by ``atomic_file``.
+
+    Raises:
+        ResourceError: No space, memory or descriptors.
+        UsageError: The folder is missing or not writable, or ``output`` is a folder.
+    """
+    temporary = _temporary_name(output)
+    try:
+        if output.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        _remove_stale(output)
+        with source.open("rb") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)  # of the file, wherever it is moved
+            try:
+                source.rename(temporary)
+                moved = True
+            except OSError as error:
+                # Two mounts of one file system have one device number, so only the attempt tells.
+                if error.errno != errno.EXDEV:
+                    raise
+                moved = False
+            if moved:
+                try:
+                    os.fsync(stream.fileno())
+                    yield
+                    temporary.replace(output)
+                    sync_folder(output.parent)
+                finally:
+                    temporary.unlink(missing_ok=True)
+                return
+        with source.open("rb") as stream, atomic_file(output) as copy:
+            shutil.copyfileobj(stream, copy, 1 << 20)
+            copy.flush()
+            os.fsync(copy.fileno())
+            yield
+    except OSError as error:
+        raise from_os_error(error, f"{output}: can't be written") from error
+
+
+@contextlib.contextmanager
 def atomic_folder(output: Path) -> Iterator[Path]:
     """Give an empty folder that becomes ``output``, replacing an old one, when the block ends well. As ``atomic_file``."""
     try:

@@ -1,18 +1,17 @@
 """Packing: what the stages made becomes one bundle, first in the cache, and at its place only once it is proved."""
 
-import errno
 import filecmp
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
-from edgebuild.bundle.atomic import atomic_file, from_os_error, sync_folder
+from edgebuild.bundle.atomic import atomic_file, from_os_error, moved_file
 from edgebuild.bundle.manifest import Engine, ExternalLibrary, Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
@@ -96,6 +95,7 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
 
     Raises:
         UsageError: The folder is missing or not writable, or ``output`` is a folder or one of ``keep``.
+        ResourceError: There is no space in it.
     """
     if output is not None and output.is_dir():
         msg = f"-o {output} is a folder, expected the name of a file to write"
@@ -104,19 +104,30 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
     if not folder.is_dir():
         msg = f"the folder of the output does not exist: {folder}"
         raise UsageError(msg, hint="make it, or choose another -o")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        msg = f"the folder of the output can't be written: {folder}"
-        raise UsageError(msg, hint="choose another -o")
+    try:  # only the attempt tells: a file system may be read-only, or refuse even the root
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        what = f"the folder of the output can't be written: {folder}"
+        problem = from_os_error(error, what)
+        raise type(problem)(problem.message, hint=problem.hint or "choose another -o") from error
     for name in keep:
         if output is not None and output.exists() and Path(name).exists() and output.samefile(name):
             msg = f"-o {output} would replace the file that the bundle is made from"
             raise UsageError(msg, hint="choose another -o")
 
 
-def publish(staged: Bundle, output: Path) -> Bundle:
-    """Moves a staged bundle to its place, whole or not at all. Gives the bundle there.
+def publish(staged: Bundle, output: Path, beside: Mapping[str, str] | None = None) -> Bundle:
+    """Moves a staged bundle to its place, with the texts that lie beside it. Gives the bundle there.
 
-    On the cache's own file system that is a rename; only across file systems the bytes are copied.
+    All of them are written in full, and durable, before the first is moved to its place; the bundle is the last. So whatever stops this
+    leaves the old bundle or the new one, and beside a new one always its own texts. On the cache's own file system the bundle is
+    renamed; only across file systems its bytes are copied.
+
+    Args:
+        staged: The bundle in the cache; it is moved away from there.
+        output: Its place, a file; what lies there is replaced.
+        beside: Texts by kind: ``model.x86-64.edge`` gets ``model.x86-64.KIND.json``.
 
     Raises:
         UsageError: ``output`` can't be written.
@@ -125,17 +136,12 @@ def publish(staged: Bundle, output: Path) -> Bundle:
     if not output.parent.is_dir():
         msg = f"the folder of the output does not exist: {output.parent}"
         raise UsageError(msg, hint="make it, or choose another -o")
-    try:
-        if output.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        staged.path.replace(output)
-        sync_folder(output.parent.absolute())
-    except OSError as error:
-        # Two mounts of one file system have one device number, so only the attempt tells.
-        if error.errno != errno.EXDEV:
-            raise from_os_error(error, f"{output}: can't be written") from error
-        with atomic_file(output.absolute()) as stream, staged.path.open("rb") as source:
-            shutil.copyfileobj(source, stream, 1 << 20)
+    output = output.absolute()
+    with ExitStack() as stack:  # what is entered last is moved first
+        stack.enter_context(moved_file(staged.path, output))
+        for kind, text in (beside or {}).items():
+            stem = output.name.removesuffix(".edge")
+            stack.enter_context(atomic_file(output.with_name(f"{stem}.{kind}.json"))).write(text.encode())
     return Bundle.open(output)
 
 
@@ -216,16 +222,3 @@ def _files(parts: PackedParts) -> list[BundleFile]:
             licences.update(engine.licences)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]
     return files
-
-
-def write_beside(output: Path, kind: str, text: str) -> Path:
-    """Writes a text beside a bundle, whole or not at all: ``model.x86-64.edge`` gets ``model.x86-64.KIND.json``.
-
-    Raises:
-        UsageError: The folder can't be written.
-        ResourceError: The disk is full.
-    """
-    path = output.with_name(f"{output.name.removesuffix('.edge')}.{kind}.json")
-    with atomic_file(path.absolute()) as stream:
-        stream.write(text.encode())
-    return path

@@ -1,5 +1,6 @@
 """Lowering: what a backend loads computes what the export did, and nothing that changes it is missing from its key."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,13 +12,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper, save
 
 from edgebuild.backends.lowering import LoweredModel, lower_float
-from edgebuild.backends.registry import find_backend
+from edgebuild.backends.registry import MOST_THREADS, check_options, find_backend
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph import stage
 from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.signature import Signature, TensorType, ValueSpec
+from edgebuild.native.sources import find_sources
 from edgebuild.targets import BackendSpec, load_target
 
 MakeExport = Callable[..., ExportedModel]
@@ -156,3 +158,34 @@ def test_an_unknown_backend_says_what_to_use_instead() -> None:
     with pytest.raises(UsageError, match="'tensorrt' can't be built for yet") as caught:
         find_backend("tensorrt")
     assert caught.value.hint == "leave it out: --backend onnxruntime"
+
+
+def test_the_options_are_those_that_the_runner_takes() -> None:
+    source = (find_sources().root / "cpp" / "backends" / "onnxruntime" / "session.cpp").read_text(encoding="utf-8")
+    rules = source[source.index("option_rules() {") : source.index("return rules;")]
+    read = {
+        name: tuple(re.findall(r'"(\w+)"', values))
+        for name, values in re.findall(r'\{"(\w+)", \{((?:"\w+"(?:, )?)*)\}\}', rules)
+    }
+    assert read == find_backend("onnxruntime").OPTIONS
+    assert f"kMostThreads = {MOST_THREADS};" in source
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"intra_op_thread": "2"}, "has no option 'intra_op_thread'; it knows intra_op_threads, "),
+        ({"intra_op_threads": "many"}, r"intra_op_threads: expected a number from 0 .* to 1024, got 'many'"),
+        ({"intra_op_threads": "1025"}, "to 1024, got '1025'"),
+        ({"inter_op_threads": "-1"}, "got '-1'"),
+        ({"memory_arena": "yes"}, "memory_arena: expected one of 0, 1, got 'yes'"),
+        ({"memory_arena": "1", "graph_optimization": ""}, "expected one of disable, basic, extended, all, got ''"),
+    ],
+)
+def test_options_that_the_runner_would_refuse_are_refused_before_the_build(options: dict[str, str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        check_options("onnxruntime", options)
+
+
+def test_options_that_the_runner_takes_pass() -> None:
+    check_options("onnxruntime", {"intra_op_threads": "0", "inter_op_threads": "1024", "execution_mode": "parallel"})

@@ -20,14 +20,14 @@ def staged(tmp_path: Path) -> Bundle:
 
 
 def refuse_renames(monkeypatch: pytest.MonkeyPatch, staged: Bundle, number: int) -> None:
-    original = Path.replace
+    original = Path.rename
 
-    def replace(self: Path, target: Path) -> Path:
+    def rename(self: Path, target: Path) -> Path:
         if self == staged.path:
             raise OSError(number, os.strerror(number))
         return original(self, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(Path, "rename", rename)
 
 
 @pytest.mark.parametrize("across", [False, True], ids=["one file system", "another mount"])
@@ -56,6 +56,53 @@ def test_a_failure_leaves_the_old_bundle(
     assert output.read_bytes() == b"old"
 
 
+@pytest.mark.parametrize("across", [False, True], ids=["one file system", "another mount"])
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_killed_between_the_moves_a_bundle_never_lies_beside_the_texts_of_another(
+    staged: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, across: bool, moved: int
+) -> None:
+    output = tmp_path / "out.edge"
+    output.write_bytes(b"old")
+    if across:
+        refuse_renames(monkeypatch, staged, errno.EXDEV)
+    done: list[str] = []
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if len(done) == moved:
+            raise KeyboardInterrupt  # nothing is caught that a kill would not let be caught: see the names below
+        done.append(target.name)
+        # By now every byte is there: what is left are renames.
+        assert staged.path.exists() == across
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        publish(staged, output, {"decisions": "d", "report": "r"})
+    assert done == ["out.report.json", "out.decisions.json"][:moved]
+    assert output.read_bytes() == b"old"
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(["out.edge", "staging", *done])
+
+
+def test_texts_lie_beside_the_bundle_and_one_that_can_not_be_written_stops_everything(
+    staged: Bundle, tmp_path: Path
+) -> None:
+    output = tmp_path / "out.edge"
+    (tmp_path / "out.report.json").mkdir()
+    with pytest.raises(UsageError, match=r"out\.report\.json: is a folder"):
+        publish(staged, output, {"decisions": "d", "report": "r"})
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.report.json", "staging"]
+
+
+def test_the_texts_are_the_given_ones(staged: Bundle, tmp_path: Path) -> None:
+    output = tmp_path / "out.edge"
+    expected = staged.path.read_bytes()
+    publish(staged, output, {"decisions": "d\n", "report": "\u00e4"})
+    assert output.read_bytes() == expected
+    assert (tmp_path / "out.decisions.json").read_bytes() == b"d\n"
+    assert (tmp_path / "out.report.json").read_text(encoding="utf-8") == "\u00e4"
+
+
 def test_an_output_that_can_not_be_is_refused_before_the_build(tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.write_bytes(b"model")
@@ -66,6 +113,7 @@ def test_an_output_that_can_not_be_is_refused_before_the_build(tmp_path: Path) -
         (tmp_path, "is a folder"),
         (tmp_path / "no" / "where", "does not exist"),
         (model / "below", "does not exist"),
+        (Path("/proc/new.edge"), "can't be written: /proc"),  # refuses even the root
         (model, "would replace"),
         (tmp_path / "link", "would replace"),
     ]:
