@@ -70,3 +70,25 @@ def test_examples_of_a_page_run(page: Path, folder: Path) -> None:
         command = ["bash", "-eu", "-o", "pipefail", "-c", text] if language == "sh" else [sys.executable, "-c", text]
         done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{page.name}:\n{text}\n-> exit {done.returncode}\n{done.stdout}{done.stderr}"
+
+
+def test_the_c_example_of_the_readme_compiles(tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```c\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    source = tmp_path / "example.c"
+    source.write_text(
+        '#include <stdio.h>\n#include "edgebuild/edgebuild.h"\nint main(void) {\nstatic float pixels[64], scores[10];\n'
+        + example
+        + "return 0;\n}\n"
+    )
+    command = [
+        "cc",
+        "-std=c11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-fsyntax-only",
+        f"-I{ROOT / 'cpp' / 'include'}",
+        source,
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -169,6 +169,7 @@ def test_optional_keys_may_be_left_out(tmp_path: Path) -> None:
         ("Raspberry-Pi-4", "raspberrypi4"),
         ("jetson-orni", "jetson-orin"),
         ("hsot", "host"),
+        ("x8664", "x86-64"),
     ],
 )
 def test_an_unknown_target_suggests_the_nearest(typed: str, meant: str) -> None:
@@ -179,6 +180,12 @@ def test_an_unknown_target_suggests_the_nearest(typed: str, meant: str) -> None:
     suggested = re.search(r"did you mean (\S+)\?", caught.value.hint)
     assert suggested is not None
     assert load_target(suggested[1]).name == load_target(meant).name
+
+
+def test_a_name_is_suggested_rather_than_an_alias_that_reads_the_same() -> None:
+    with pytest.raises(UsageError) as caught:
+        load_target("x8664")
+    assert str(caught.value.hint).startswith("did you mean x86-64? ")
 
 
 def test_an_unknown_target_far_from_all_suggests_nothing() -> None:

@@ -78,7 +78,12 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 @click.option("--require", type=click.Choice(["int8"]), help="Fail (exit code 6) if no such variant may ship.")
 @click.option("--decisions", metavar="FILE", type=click.Path(path_type=Path), help="Replay a decisions.json.")
 @click.option("--option", "options", multiple=True, metavar="NAME=VALUE", help="Option of every variant.")
-@click.option("--deadline", metavar="SECONDS", type=float, help="Time limit of everything that runs the model.")
+@click.option(
+    "--deadline",
+    metavar="SECONDS",
+    type=float,
+    help="Limit of the export, and of loading and each inference of the bundle.",
+)
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, help="Seed of all random inputs (default 0).")
 @click.option("--no-measure", is_flag=True, help="Measure no latencies.")
 @common
@@ -139,7 +144,7 @@ def command(
         spec.backend(backend)
     if decisions is not None and not decisions.is_file():
         msg = f"--decisions: {decisions} is no file"
-        raise UsageError(msg)
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
     quantize = None
     if int8 or require is not None:
         from edgebuild.options import QuantizeOptions

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, hint = _explain(error)
         return _report(command_json, message, hint, UsageError.exit_code)
     except EdgebuildError as error:
-        if verbose:
+        if verbose and not isinstance(error, UsageError):  # where a command line is wrong, its words say all
             traceback.print_exc()
         message = error.message
         if isinstance(error, InternalError):

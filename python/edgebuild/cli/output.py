@@ -146,6 +146,8 @@ def table(
 ) -> list[str]:
     """A table without lines: columns two spaces apart; the last one is wrapped to the terminal.
 
+    Where the others leave it no room, each row becomes a paragraph: the first cell, then the rest as "name value, name value".
+
     Args:
         header: Column names; empty strings for none.
         rows: Cells as plain text.
@@ -158,8 +160,8 @@ def table(
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
     start = indent + sum(widths[:-1]) + 2 * last
     columns = width()
-    if columns is not None and columns - start < 16:
-        columns = None  # too narrow to wrap in: let the terminal break lines
+    if columns is not None and columns - start < min(16, widths[-1]):
+        return _paragraphs(header, rows, indent, columns)
     lines = []
     for number, row in enumerate(cells):
         if number == 0 and not any(header):
@@ -171,6 +173,17 @@ def table(
         end = row[last].rjust(widths[last]) if last in aligned else row[last]
         wrapped = [front + end] if last in aligned else wrap(end, front, " " * start, columns)
         lines += [style(line.rstrip(), bold=True) if number == 0 else line.rstrip() for line in wrapped]
+    return lines
+
+
+def _paragraphs(header: Sequence[str], rows: Sequence[Sequence[str]], indent: int, columns: int) -> list[str]:
+    lines = []
+    for row in rows:
+        lines.append(" " * indent + style(row[0], bold=True))
+        cells = [
+            f"{name} {cell}".strip() for name, cell in zip(header[1:], row[1:], strict=True) if cell not in ("", "-")
+        ]
+        lines += wrap(", ".join(cells), " " * (indent + 2), " " * (indent + 2), columns)
     return lines
 
 

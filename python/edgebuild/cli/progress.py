@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgebuild.cli import output
 from edgebuild.report import Progress, SilentProgress
@@ -149,7 +149,9 @@ def _bars() -> Iterator[Progress]:
         TextColumn("{task.fields[counter]}", markup=False),
         TimeElapsedColumn(),
     )
-    console = Console(stderr=True, highlight=False)
+    # Without colour there are no bold and dim letters either, as in the rest of what we write.
+    coloured: dict[str, Any] = {} if output.use_color(sys.stderr) else {"color_system": None}
+    console = Console(stderr=True, highlight=False, **coloured)
     with RichProgress(*columns, console=console, transient=True) as display:
         progress = BarProgress(display)
         try:

@@ -3,8 +3,9 @@
 import mmap
 import platform
 import re
-import secrets
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -68,8 +69,25 @@ def _fill(folder: Path, export: Callable[[Path], ExportedModel]) -> None:
 
 
 def _export_uncached(cache: Cache, export: Callable[[Path], ExportedModel]) -> ExportedModel:
-    folder = cache.get_or_make("export", secrets.token_hex(16), lambda work: _fill(work, export))
-    return ExportedModel.read(folder)
+    """Exports anew. The result is kept under the hash of its content, so that building the same again leaves one entry, not two."""
+    folder = cache.staging_folder()
+    try:
+        export(folder)
+        # Times differ from run to run: the last ones that were measured are told, they do not tell two exports apart.
+        fresh = ExportedModel.read(folder)
+        timeless = replace(fresh, original_latency_ms=None)
+        timeless.write()
+        files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        content = [[path.relative_to(folder).as_posix(), file_sha256(path)] for path in files]
+
+        def move(work: Path) -> None:
+            for path in folder.iterdir():
+                path.rename(work / path.name)
+
+        kept = cache.get_or_make("export", content_key("export-content", content), move)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return replace(ExportedModel.read(kept), original_latency_ms=fresh.original_latency_ms)
 
 
 def _content(path: str | None) -> list[str]:

@@ -4,10 +4,13 @@ import importlib
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from typing import Any
 
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.model.resolve import last_line
+
+_MOST_NAMES = 10
 
 
 def import_attribute(
@@ -42,11 +45,25 @@ def import_attribute(
             raise error(msg, hint=f"fix the module; python -c 'import {package}' shows the whole error") from None
         for part in attribute.split("."):
             if not hasattr(found, part):
-                names = [n for n in vars(found) if not n.startswith("_")] if hasattr(found, "__dict__") else []
                 msg = f"{option} {text}: {package} has no '{part}'"
-                raise error(msg, hint=f"it has {', '.join(sorted(names)[:10]) or 'nothing public'}")
+                raise error(msg, hint=_what_it_has(found, part))
             found = getattr(found, part)
     return found
+
+
+def _what_it_has(found: Any, wanted: str) -> str:
+    """The nearest name, and the callables that a module (or class) has of its own; not what it imported."""
+    own = [
+        name
+        for name, value in sorted(getattr(found, "__dict__", {}).items())
+        if not name.startswith("_")
+        and callable(value)
+        and getattr(value, "__module__", None) == getattr(found, "__name__", None)
+    ]
+    near = get_close_matches(wanted, own, 1)
+    rest = len(own) - _MOST_NAMES
+    names = ", ".join(own[:_MOST_NAMES]) + (f" and {rest} more" if rest > 0 else "")
+    return f"did you mean {near[0]}?" if near else f"it has {names or 'nothing of its own that can be called'}"
 
 
 @contextmanager

@@ -80,15 +80,24 @@ def load_target(name: str) -> TargetSpec:
     names: dict[str, Path] = {file.stem: file for file in sorted(folder.glob("*.toml"))}
     if name in names:
         return load_target_file(names[name])
+    own = list(names)
     for file in list(names.values()):
         for alias in read_toml(file).get("aliases", ()):
             names.setdefault(alias, file)
     if name in names:
         return load_target_file(names[name])
     # A user types "Pi4" or "rpi-4" as readily as the name; compare without case and punctuation too.
-    plain = {re.sub(r"[^a-z0-9]", "", known.lower()): known for known in names}
-    near = get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
-    near = near or [plain[p] for p in get_close_matches(re.sub(r"[^a-z0-9]", "", name.lower()), list(plain), n=1)]
+    plain = {_plain(known): known for known in (*names, *own)}  # a name goes before an alias that reads the same
+    near = (
+        [plain[_plain(name)]]
+        if _plain(name) in plain
+        else get_close_matches(name.lower(), list(names), n=1, cutoff=0.5)
+    )
+    near = near or [plain[p] for p in get_close_matches(_plain(name), list(plain), n=1)]
     hint = f"did you mean {near[0]}? " if near else ""
     msg = f"unknown target {name!r}"
     raise UsageError(msg, hint=f"{hint}`edgebuild targets` lists them; a file of your own is passed by its path")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -10,7 +10,7 @@ import pytest
 
 from command_line import Invoke, build_report, check, variant_report  # isort: skip
 from edgebuild import __version__
-from edgebuild.cli import group, summary
+from edgebuild.cli import group, output, summary
 from edgebuild.model.request import InputRequest
 from edgebuild.options import BuildOptions
 from edgebuild.report import Progress
@@ -199,9 +199,24 @@ def test_json_holds_no_nan(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> N
     assert [p["max_abs_error"] for p in result.json["parity"]] == [None, None]
 
 
+@pytest.mark.parametrize(("columns", "wide"), [(40, False), (60, False), (120, True), (None, True)])
+def test_a_table_that_leaves_its_last_column_no_room_becomes_paragraphs(
+    monkeypatch: pytest.MonkeyPatch, columns: int | None, wide: bool
+) -> None:
+    monkeypatch.setattr(output, "width", lambda: columns)
+    row = ("onnxruntime-float32", "9.0 KiB", "onnxruntime 1.31.1, bundled", "-", "cx16 popcnt sse4_1 glibc 2.28")
+    lines = output.table(("variant", "model", "engine", "speed", "needs"), [row, row], right=(1,))
+    text = " ".join(" ".join(lines).split())
+    assert columns is None or max(map(len, lines)) <= columns
+    if wide:
+        assert [line.split()[0] for line in lines] == ["variant", row[0], row[0]]
+    else:
+        told = f"{row[0]} model 9.0 KiB, engine onnxruntime 1.31.1, bundled, needs cx16 popcnt sse4_1 glibc 2.28"
+        assert text == f"{told} {told}"  # a missing value is left out
+
+
 @pytest.mark.parametrize("columns", [80, 120, 160])
 def test_summary_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-    from edgebuild.cli import output
 
     monkeypatch.setattr(output, "width", lambda: columns)
     report = build_report(

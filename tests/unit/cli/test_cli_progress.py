@@ -53,6 +53,21 @@ def test_bars_leave_a_line_a_stage_and_keep_brackets(monkeypatch: pytest.MonkeyP
     assert "+ export      loading" not in text  # one stage, whatever its steps
 
 
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_without_colour_nothing_is_bold_or_dim(monkeypatch: pytest.MonkeyPatch, no_color: str) -> None:
+    stream = io.StringIO()
+    stream.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", no_color)
+    with show_progress(silent=False, verbose=False) as bars:
+        bars.stage("export", "torch.export")
+        bars.note("a note")
+        bars.stage("prove")
+    assert "export" in stream.getvalue()
+    assert bool(re.search(r"\x1b\[[0-9;]*m", stream.getvalue())) == (not no_color)
+
+
 def test_a_stage_that_failed_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     stream.isatty = lambda: True  # type: ignore[method-assign]

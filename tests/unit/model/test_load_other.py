@@ -72,6 +72,17 @@ def test_factories_that_do_not_work_are_explained(name: str, what: str, factory:
         load(request(factory, tmp_path, name))
 
 
+@pytest.mark.parametrize(("wanted", "hint"), [("smal", "did you mean small?"), ("zzz", "it has Large, Small, small")])
+def test_a_name_that_a_module_lacks_is_answered_with_its_own_names(wanted: str, hint: str, tmp_path: Path) -> None:
+    (tmp_path / "own_names.py").write_text(
+        "from typing import Dict, List\nimport torch\nfrom torch.nn import Linear\nSIZE = 3\n"
+        "class Small(torch.nn.Module): ...\nclass Large(Small): ...\ndef small(): ...\ndef _small(): ...\n"
+    )
+    with pytest.raises(ModelError, match=f"own_names has no '{wanted}'") as caught:
+        load(ModelRequest(path=None, factory=f"own_names:{wanted}", search_path=(str(tmp_path),)))
+    assert caught.value.hint == hint
+
+
 def test_factory_text_and_module_names_are_checked(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"package\.module:factory"):
         load(ModelRequest(path=None, factory="nothing"))
