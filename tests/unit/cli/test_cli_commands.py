@@ -217,7 +217,6 @@ def test_a_table_that_leaves_its_last_column_no_room_becomes_paragraphs(
 
 @pytest.mark.parametrize("columns", [80, 120, 160])
 def test_summary_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
-
     monkeypatch.setattr(output, "width", lambda: columns)
     report = build_report(
         bundle=Path("digits.x86-64.edge"),
