@@ -42,6 +42,7 @@ class BackendQuantization:
         manifest: For the manifest's ``quantization``; None: nothing ships.
         reason: Why nothing ships, or something less; empty: nothing to say.
         report: Everything that was tried; None: replayed.
+        kept: Key of the folder in the cache's section "quantize" that explains it; None: there is none.
     """
 
     lowered: tuple[LoweredModel, ...]
@@ -50,6 +51,7 @@ class BackendQuantization:
     manifest: Mapping[str, Any] | None
     reason: str
     report: Mapping[str, Any] | None
+    kept: str | None = None
 
 
 def quantize_backend(
@@ -124,6 +126,7 @@ def quantize_backend(
             manifest=result["decision"].get("manifest") if lowered else None,
             reason=result["reason"],
             report=result["report"],
+            kept=folder.name,
         ),
         options,
     ), cached

@@ -89,6 +89,8 @@ class BuildReport:
         original_latency_ms: Median of the original in PyTorch, one thread.
         attempts: Exporters that were tried before the one that was taken, each with what it failed on.
         quantization: By backend what ``--int8`` tried and why it chose; empty: it was not asked for.
+        graphs: By backend "nodes" before and after, and "passes": what each graph pass did, for `edgebuild explain`.
+        kept: Keys of what lies in the cache: "export", and by backend "graphs" and "quantized".
     """
 
     bundle: Path
@@ -112,6 +114,8 @@ class BuildReport:
     next_steps: tuple[str, ...]
     attempts: tuple[tuple[str, str], ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    graphs: Mapping[str, Any] = field(default_factory=dict)
+    kept: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object with a schema name, as ``--json`` prints it."""
@@ -131,6 +135,6 @@ class BuildReport:
         data["signature"] = self.signature.to_json()
         data["parity"] = checks(self.parity)
         data["variants"] = [{**vars(v), "checks": checks(v.checks)} for v in self.variants]
-        for key in ("sizes", "passes", "seconds", "quantization"):
+        for key in ("sizes", "passes", "seconds", "quantization", "graphs", "kept"):
             data[key] = dict(data[key])
         return data

@@ -25,6 +25,7 @@ def build_report(
 ) -> BuildReport:
     """Puts together what the closing summary says; measures nothing itself. The bundle will lie at ``output``."""
     exported = parts.exported
+    names = list(dict.fromkeys(spec.name for spec, _ in parts.lowered))  # in the order of the graphs
     passes: dict[str, int] = {}
     for graph in parts.graphs:
         for name, count in graph.passes.items():
@@ -69,6 +70,20 @@ def build_report(
         quantization={
             name: {"reason": found.reason, "search": found.report, "manifest": found.manifest}
             for name, found in quantized.items()
+        },
+        graphs={
+            name: {
+                "nodes": list(graph.nodes),
+                "passes": [dict(step) for step in graph.steps if step["rewrites"]],
+                "opset_max": parts.target.backend(name).opset_max,
+                "fused_operators": list(parts.target.backend(name).fused_operators),
+            }
+            for name, graph in zip(names, parts.graphs, strict=True)
+        },
+        kept={
+            "export": exported.directory.name,
+            "graphs": {name: graph.folder.name for name, graph in zip(names, parts.graphs, strict=True)},
+            "quantized": {name: found.kept for name, found in quantized.items() if found.kept is not None},
         },
     )
 

@@ -73,6 +73,7 @@ def optimize(
     fused_operators: Collection[str] = (),
     max_folded_bytes: int = 1 << 20,
     backend_name: str = "the target's backend",
+    skip: Collection[str] = (),
 ) -> OptimizeResult:
     """Optimise a float model in place for a backend; without ``fused_operators`` the result is plain ONNX.
 
@@ -84,6 +85,7 @@ def optimize(
         target_opset_min: Models below are raised to it where ONNX's converter can.
         fused_operators: Operators outside the ONNX standard that the backend has, e.g. "com.microsoft.MultiHeadAttention".
         max_folded_bytes: Largest result of constant folding that may grow the model.
+        skip: Names of improvements and fusions to leave out, so that what they gain can be measured.
         backend_name: Whose limit ``target_opset_max`` is, for the error.
 
     Raises:
@@ -94,8 +96,10 @@ def optimize(
     _repair(model)
     first = _prepare(backend_name, target_opset_min, target_opset_max)(model)
     with _overridable_initializers_hidden(model):
-        second = FixedPoint("improve", _improvements(max_folded_bytes), limit=_ROUNDS)(model)
-        fusions = [*_fusions(frozenset(fused_operators)), *_improvements(max_folded_bytes)]
+        improvements = [step for step in _improvements(max_folded_bytes) if step.name not in skip]
+        second = FixedPoint("improve", improvements, limit=_ROUNDS)(model)
+        improvements = [step for step in _improvements(max_folded_bytes) if step.name not in skip]
+        fusions = [*(step for step in _fusions(frozenset(fused_operators)) if step.name not in skip), *improvements]
         third = FixedPoint("fuse", fusions, limit=_ROUNDS)(model)
     last = _finish()(model)
     report = PassReport(records=first.records + second.records + third.records + last.records)

@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.targets import BackendSpec
 
-_STAGE = "3"
+_STAGE = "4"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,7 @@ class OptimizedGraph:
         folder: Holds ``graph.onnx``, and its weights in ``graph.onnx.data`` if they are large.
         precision: What most weights are stored in, by the manifest's names; "int8" if anything is quantised.
         passes: Rewrites by pass.
+        steps: Of each pass "pass", "runs", "rewrites" and "nodes_removed" (below 0: added), in order of the first run.
         nodes: Before and after.
         notes: What the passes could not do.
     """
@@ -26,6 +28,7 @@ class OptimizedGraph:
     folder: Path
     precision: str
     passes: Mapping[str, int]
+    steps: tuple[Mapping[str, Any], ...]
     nodes: tuple[int, int]
     notes: tuple[str, ...]
 
@@ -89,6 +92,7 @@ def _optimize(onnx: Path, spec: BackendSpec, folder: Path) -> None:
     data = {
         "precision": _precision(result.model),
         "passes": {entry["pass"]: entry["rewrites"] for entry in report["passes"]},
+        "steps": report["passes"],
         "nodes": [report["nodes_before"], report["nodes_after"]],
         "notes": report["notes"],
     }
@@ -117,6 +121,7 @@ def _read(folder: Path) -> OptimizedGraph:
         folder=folder,
         precision=data["precision"],
         passes=data["passes"],
+        steps=tuple(data["steps"]),
         nodes=(data["nodes"][0], data["nodes"][1]),
         notes=tuple(data["notes"]),
     )

@@ -26,6 +26,7 @@ from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.schemes import SchemeGroup, group_schemes, judged_group
 from edgebuild.quantize.smooth import smoothable
 from edgebuild.select.budget import Budget, violations
+from edgebuild.select.evidence import Evidence, evidence_of, scheme_of
 from edgebuild.select.search import Base, Outcome, Problem, Trial, search
 from edgebuild.select.tolerances import golden_tolerances
 from edgebuild.select.workbench import Evaluate, Workbench
@@ -127,10 +128,7 @@ def quantize(
     Raises:
         CalibrationError: The data can't be used, or one sample is too few to hold one out.
     """
-    inputs = {
-        g: s.name for g, s in zip(exported.engine_inputs, exported.signature.inputs, strict=True) if g is not None
-    }
-    outputs = {g: s.name for g, s in zip(exported.engine_outputs, exported.signature.outputs, strict=True)}
+    inputs, outputs = graph_inputs(exported), graph_outputs(exported)
     groups = group_schemes(schemes)
     judged = judged_group(groups, request.cpu_features)
     forms = forms_of(request.fused_operators)
@@ -186,6 +184,9 @@ def quantize(
             progress=progress,
         )
         outcome = search(problem, bench)
+        evidence = evidence_of(outcome, judged, request.fused_operators, inputs, outputs, used, held)
+        if evidence is not None:
+            evidence.write(folder)
         graphs, left_out = _write_all(
             outcome.chosen, graph, groups, judged, forms, request, bench, folder, exported, open_graph
         )
@@ -194,6 +195,17 @@ def quantize(
     return Quantized(
         graphs=graphs, reason=reason, report=report, plan=outcome.chosen.plan if outcome.chosen and graphs else None
     )
+
+
+def graph_inputs(exported: ExportedModel) -> dict[str, str]:
+    """The signature's name of each of the graph's inputs."""
+    pairs = zip(exported.engine_inputs, exported.signature.inputs, strict=True)
+    return {name: spec.name for name, spec in pairs if name is not None}
+
+
+def graph_outputs(exported: ExportedModel) -> dict[str, str]:
+    """The signature's name of each of the graph's outputs."""
+    return {name: spec.name for name, spec in zip(exported.engine_outputs, exported.signature.outputs, strict=True)}
 
 
 def _mostly_products(model: ir.Model) -> bool:
@@ -293,6 +305,16 @@ def replay(
     groups = group_schemes(schemes)
     judged = judged_group(groups, cpu_features)
     forms = forms_of(fused_operators)
+    Evidence(
+        candidate="replayed",
+        plan=plan,
+        reverted=(),
+        shipped=True,
+        scheme=scheme_of(judged),
+        fused_operators=tuple(fused_operators),
+        inputs=graph_inputs(exported),
+        outputs=graph_outputs(exported),
+    ).write(folder)
     graphs = []
     for group in groups:
         if group.suffix not in suffixes:

@@ -1,0 +1,141 @@
+"""Where noise grows on its way through a graph: the float graph and the quantised one run side by side, value by value."""
+
+import shutil
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgebuild.graph.io import load_model
+from edgebuild.graph.values import constant_tensor
+from edgebuild.quantize.instrument import read_graph, write_exposed
+from edgebuild.quantize.layers import find_layers
+from edgebuild.quantize.running import OpenGraph
+
+Batch = Mapping[str, npt.NDArray[Any]]
+
+_MOST_VALUES = 300
+_QUIET = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Shape"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """Noise over signal before and behind one operator that is no layer: what it reads at worst, and what it gives."""
+
+    node: str
+    operator: str
+    before: float
+    after: float
+
+    @property
+    def factor(self) -> float:
+        return self.after / max(self.before, 1e-12)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """Noise over signal of values by name in the order of execution, and the operators that make it grow."""
+
+    noise: Mapping[str, float]
+    growths: tuple[Growth, ...]
+
+
+def profile(graph: Path, candidate: Path, batches: Iterable[Batch], open_graph: OpenGraph, folder: Path) -> Profile:
+    """Runs both graphs with what they have in common exposed.
+
+    Args:
+        graph: The float graph that the candidate was made from.
+        candidate: The quantised one; values that are the same keep their names.
+        batches: By the graph's input names.
+        open_graph: How a graph is run.
+        folder: For the exposed graphs; removed.
+    """
+    exact, quantised = load_model(graph), load_model(candidate)
+    pairs = _pairs(exact.graph, quantised.graph)
+    nodes = _operators(exact.graph, quantised.graph, pairs)
+    wanted = {name: None for _, ins, outs in nodes for name, _ in (*ins, *outs)}
+    others = {other: None for _, ins, outs in nodes for _, other in (*ins, *outs)}
+    for name in pairs:
+        if len(wanted) < _MOST_VALUES:
+            wanted.setdefault(name)
+            others.setdefault(pairs[name])
+    inputs = {value.name for value in exact.graph.inputs}
+    inside = [[name for name in names if name not in inputs] for names in (list(wanted), list(others))]
+    if not inside[0] or not inside[1]:
+        return Profile(noise={}, growths=())
+    sums: dict[tuple[str, str], list[float]] = {}
+    asked = [(name, other) for _, ins, outs in nodes for name, other in (*ins, *outs)]
+    asked += [(name, pairs[name]) for name in wanted if name in pairs]
+    try:
+        with ExitStack() as stack:
+            runners = [
+                stack.enter_context(open_graph(write_exposed(read_graph(path, names), names, folder / kind)))
+                for path, names, kind in ((graph, inside[0], "float"), (candidate, inside[1], "int8"))
+            ]
+            for batch in batches:
+                results = [{**batch, **runner.run(batch)} for runner in runners]
+                for pair in dict.fromkeys(asked):
+                    a, b = (np.asarray(side[name], np.float64) for side, name in zip(results, pair, strict=True))
+                    if a.shape == b.shape:
+                        entry = sums.setdefault(pair, [0.0, 0.0])
+                        entry[0] += float(np.sum(a * a, where=np.isfinite(a)))
+                        entry[1] += float(np.sum((a - b) ** 2, where=np.isfinite(a) & np.isfinite(b)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    noise = {pair: entry[1] / entry[0] for pair, entry in sums.items() if entry[0] > 0}
+    growths = []
+    for node, ins, outs in nodes:
+        before = [noise[pair] for pair in ins if pair in noise]
+        after = [noise[pair] for pair in outs if pair in noise]
+        if before and after:
+            name = node.name or node.outputs[0].name or ""
+            growths.append(Growth(node=name, operator=node.op_type, before=max(before), after=max(after)))
+    by_value = {name: noise[name, other] for name, other in pairs.items() if (name, other) in noise}
+    return Profile(noise=by_value, growths=tuple(growths))
+
+
+def _float(value: ir.Value | None) -> bool:
+    return (
+        value is not None and value.dtype == ir.DataType.FLOAT and constant_tensor(value) is None and bool(value.name)
+    )
+
+
+def _pairs(exact: ir.Graph, quantised: ir.Graph) -> dict[str, str]:
+    """Values that both graphs compute, by the float graph's name, with the quantised one's."""
+    have = {value.name for node in quantised for value in node.outputs if value.dtype in (ir.DataType.FLOAT, None)}
+    return {
+        value.name: value.name
+        for node in exact
+        for value in node.outputs
+        if _float(value) and value.name is not None and value.name in have
+    }
+
+
+Names = list[tuple[str, str]]
+
+
+def _operators(exact: ir.Graph, quantised: ir.Graph, pairs: Mapping[str, str]) -> list[tuple[ir.Node, Names, Names]]:
+    """Nodes that are no part of a layer: with the names of what they read and give, in either graph."""
+    layered = {node for layer in find_layers(exact) for node in layer.nodes}
+    makers = {value.name: node for node in quantised for value in node.outputs}
+    found = []
+    for node in exact:
+        output = node.outputs[0]
+        other = makers.get(output.name)
+        if node in layered or node.op_type in _QUIET or not _float(output) or other is None or output.name not in pairs:
+            continue
+        if other.op_type != node.op_type or len(other.inputs) != len(node.inputs):
+            continue
+        ins = [
+            (a.name, b.name)
+            for a, b in zip(node.inputs, other.inputs, strict=True)
+            if a is not None and b is not None and _float(a) and a.name and b.name
+        ]
+        if ins:
+            found.append((node, ins, [(output.name or "", output.name or "")]))
+    return found[:_MOST_VALUES]
