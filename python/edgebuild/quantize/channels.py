@@ -227,11 +227,6 @@ class ChannelSlots:
         return slot
 
 
-def input_groups(layer: Layer) -> int:
-    """Groups of a layer's input channels, each read by filters of its own; 1 for products."""
-    return int_attribute(layer.nodes[0], "group", 1) or 1 if layer.kind == "conv" else 1
-
-
 def _rank(value: ir.Value | None) -> int:
     """Axes of a value; 0 if nobody knows."""
     return 0 if value is None or value.shape is None else len(value.shape)
@@ -240,7 +235,7 @@ def _rank(value: ir.Value | None) -> int:
 def _input_channels(layer: Layer) -> int:
     shape = layer.weight_shape
     if layer.kind == "conv":
-        return shape[1] * input_groups(layer)
+        return shape[1] * layer.groups
     return shape[1] if layer.transposed else shape[0]
 
 

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgebuild.errors import InternalError
-from edgebuild.quantize.channels import ChannelSlots, Slots, connected, input_groups
+from edgebuild.quantize.channels import ChannelSlots, Slots, connected
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Layer
 from edgebuild.quantize.statistics import ChannelStatistics
@@ -29,8 +29,9 @@ STRENGTHS = (0.5, 0.75, 1.0)
 _LIMIT = 2.0**10
 """Of a factor, both ways: a channel that was hardly ever seen has no range to speak of."""
 
-_WORTH = 0.9
-"""Expected noise after and before: what gains less stays as it is."""
+_WORTH = 0.3
+"""Expected noise after and before: what gains less stays as it is. The widest value of a channel is a rough measure of its range, and
+in nets whose channels are alike (ResNet-50, a U-Net of seeded weights) factors of 0.5 to 2 that promise 2 dB cost 1 dB."""
 
 Factors = Mapping[str, npt.NDArray[np.float64]]
 _Array = npt.NDArray[np.float64]
@@ -138,7 +139,7 @@ class _Reader:
         weight = layer.weight_array().astype(np.float64)
         if layer.kind == "matmul":
             weight = weight if layer.transposed else weight.T
-        groups = input_groups(layer)
+        groups = layer.groups
         weight = weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
         return cls(
             slots=slots,
@@ -218,7 +219,7 @@ def _scale(editor: GraphEditor, layer: Layer, outer: _Array | None, inner: _Arra
     if layer.kind == "matmul" and not layer.transposed:
         weight = weight.T
     shape = weight.shape
-    groups = input_groups(layer)
+    groups = layer.groups
     weight = weight.reshape(groups, shape[0] // groups, shape[1], -1)
     if inner is not None:
         weight = weight * inner.reshape(groups, 1, -1, 1)

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgebuild.errors import InternalError
 from edgebuild.graph.values import is_op
 from edgebuild.quantize import products
+from edgebuild.quantize.correct import bias_correction
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Kind, Layer, find_layers
 from edgebuild.quantize.parameters import Parameters, quantization_parameters
@@ -79,7 +80,7 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
     editor = GraphEditor(graph)
     pairs = _carry(editor, region, plan, scheme)
     for layer in static:
-        _static_layer(editor, layer, pairs[layer.data], scheme, forms)
+        _static_layer(editor, layer, pairs[layer.data], plan, scheme, forms)
     fused = False
     for name, mode in plan.modes.items():
         layer = layers[name]
@@ -89,7 +90,8 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
             quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
             fused = True
         elif mode == "dynamic":
-            products.dynamic(editor, layer, _weight(layer, scheme))
+            weight = _weight(layer, scheme)
+            products.dynamic(editor, layer, weight, _shift(layer, weight, plan))
             fused = True
         else:
             products.blockwise(editor, layer)
@@ -218,11 +220,21 @@ def _weight(layer: Layer, scheme: QuantizationScheme, data_scale: float | None =
     )
 
 
+def _shift(
+    layer: Layer, weight: QuantizedWeight, plan: Plan
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None":
+    """What the plan's means make of the rounding of a weight, to be added to the bias."""
+    means = plan.means.get(layer.name)
+    return None if means is None or layer.bias is None else bias_correction(layer, weight, np.asarray(means))
+
+
 def _static_layer(
-    editor: GraphEditor, layer: Layer, data: CarriedValue, scheme: QuantizationScheme, forms: Forms
+    editor: GraphEditor, layer: Layer, data: CarriedValue, plan: Plan, scheme: QuantizationScheme, forms: Forms
 ) -> None:
     if layer.kind == "matmul" and forms.fused_products and not _read_by_quantizer_only(layer.output):
-        products.static(editor, layer, data.quantized, data.scale, data.zero_point, _weight(layer, scheme))
+        integers = _weight(layer, scheme)
+        shift = _shift(layer, integers, plan)
+        products.static(editor, layer, data.quantized, data.scale, data.zero_point, integers, shift)
         return
     node = layer.nodes[0]
     step = float(data.parameters.scale)
@@ -234,12 +246,19 @@ def _static_layer(
         node.replace_input_with(1, weight)
         if is_op(node, "Gemm"):
             node.attributes["transB"] = ir.AttrInt64("transB", 0)
-        bias = layer.bias_array()
+        bias, shift = layer.bias_array(), _shift(layer, integers, plan)
         if bias is not None:
+            bias = bias if shift is None else bias + shift
             integer_bias, steps = quantize_bias(bias, step, integers.scales)
             node.replace_input_with(2, _dequantized(editor, node, f"{name}_bias", integer_bias, steps, 0))
         return
     node.replace_input_with(1, weight)
+    shift = _shift(layer, integers, plan)
+    if shift is not None:
+        add, bias = layer.nodes[-1], layer.bias_array()
+        assert bias is not None
+        corrected = editor.initializer(f"{name}_corrected_bias", bias + shift, ir.DataType.FLOAT)
+        add.replace_input_with(next(index for index, value in enumerate(add.inputs) if value is layer.bias), corrected)
 
 
 def _read_by_quantizer_only(value: ir.Value) -> bool:

@@ -61,6 +61,11 @@ class Layer:
         return 1 if self.kind == "conv" else -1
 
     @property
+    def groups(self) -> int:
+        """Groups of input channels, each read by filters of its own; 1 for products."""
+        return int_attribute(self.nodes[0], "group", 1) or 1 if self.kind == "conv" else 1
+
+    @property
     def weight_size(self) -> int:
         """Elements of the weight."""
         tensor = constant_tensor(self.weight)

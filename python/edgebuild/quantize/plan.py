@@ -39,7 +39,7 @@ class Plan:
         ranges: (low, high) of each value that carries Q/DQ, by name; of the rewritten graph, if it is equalised or smoothed.
         smoothing: What is done to the float graph first; None: nothing.
         equalization: Factors by which each layer's output channels are divided before that, by layer; see ``quantize.equalize``.
-        corrections: What is added to each layer's bias, one for each output channel, by layer; see ``quantize.correct``.
+        means: Mean of each input channel, by layer: biases make up for what rounding the weights shifts; see ``quantize.correct``.
     """
 
     modes: Mapping[str, Mode]
@@ -47,7 +47,7 @@ class Plan:
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     smoothing: Smoothing | None = None
     equalization: Vectors = field(default_factory=dict)
-    corrections: Vectors = field(default_factory=dict)
+    means: Vectors = field(default_factory=dict)
 
     def count(self, mode: Mode) -> int:
         """Layers of a mode."""
@@ -65,8 +65,8 @@ class Plan:
         }
         if self.equalization:
             data["equalization"] = _lists(self.equalization)
-        if self.corrections:
-            data["corrections"] = _lists(self.corrections)
+        if self.means:
+            data["means"] = _lists(self.means)
         return data
 
     @classmethod
@@ -84,7 +84,7 @@ class Plan:
             if smoothing is not None:
                 smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=_vectors(smoothing["absmax"]))
             equalization = _vectors(data.get("equalization", {}))
-            corrections = _vectors(data.get("corrections", {}))
+            means = _vectors(data.get("means", {}))
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
@@ -94,8 +94,8 @@ class Plan:
         if not all(1 / _LARGEST_FACTOR <= x <= _LARGEST_FACTOR for vector in equalization.values() for x in vector):
             msg = f"expected factors of an equalisation between 2**-24 and 2**24, got {_odd(equalization)}"
             raise ValueError(msg)
-        if not _finite(corrections):
-            msg = "a correction of a bias is not finite"
+        if not _finite(means):
+            msg = "a mean of an input channel is not finite"
             raise ValueError(msg)
         wrong = sorted({str(mode) for mode in modes.values()} - set(get_args(Mode)))
         if wrong:
@@ -111,7 +111,7 @@ class Plan:
             ranges=ranges,
             smoothing=smoothing,
             equalization=equalization,
-            corrections=corrections,
+            means=means,
         )
 
 

@@ -27,6 +27,7 @@ def static(
     scale: ir.Value,
     zero_point: ir.Value,
     weight: QuantizedWeight,
+    shift: npt.NDArray[np.float32] | None = None,
 ) -> None:
     """Replaces a product by MatMulIntegerToFloat on the quantised activation.
 
@@ -37,22 +38,26 @@ def static(
         scale: Of the activation.
         zero_point: Of the activation.
         weight: ``(K, N)``.
+        shift: Added to the bias, ``(N,)``; None: nothing.
     """
     integers, scales, zeros = _weight_inputs(editor, layer, weight)
-    inputs = [quantized, integers, scale, scales, zero_point, zeros, _bias_input(editor, layer)]
+    inputs = [quantized, integers, scale, scales, zero_point, zeros, _bias_input(editor, layer, shift)]
     _replace(editor, layer, "MatMulIntegerToFloat", inputs)
 
 
-def dynamic(editor: GraphEditor, layer: Layer, weight: QuantizedWeight) -> None:
+def dynamic(
+    editor: GraphEditor, layer: Layer, weight: QuantizedWeight, shift: npt.NDArray[np.float32] | None = None
+) -> None:
     """Replaces a product by DynamicQuantizeMatMul, which finds the activation's range in each run.
 
     Args:
         editor: Of the graph.
         layer: A "matmul" layer.
         weight: ``(K, N)``.
+        shift: Added to the bias, ``(N,)``; None: nothing.
     """
     integers, scales, zeros = _weight_inputs(editor, layer, weight)
-    inputs = [_data(layer), integers, scales, zeros, _bias_input(editor, layer)]
+    inputs = [_data(layer), integers, scales, zeros, _bias_input(editor, layer, shift)]
     _replace(editor, layer, "DynamicQuantizeMatMul", inputs)
 
 
@@ -108,10 +113,12 @@ def _weight_inputs(editor: GraphEditor, layer: Layer, weight: QuantizedWeight) -
     )
 
 
-def _bias_input(editor: GraphEditor, layer: Layer) -> ir.Value | None:
+def _bias_input(editor: GraphEditor, layer: Layer, shift: npt.NDArray[np.float32] | None = None) -> ir.Value | None:
     bias = layer.bias_array()
     if bias is None:
         return None
+    if shift is not None:
+        return editor.initializer(f"{layer.name}_corrected_bias", bias + shift, ir.DataType.FLOAT)
     if layer.bias is not None and layer.bias.shape is not None and len(layer.bias.shape) == 1:
         return layer.bias
     return editor.initializer(f"{layer.name}_bias", bias, ir.DataType.FLOAT)

@@ -175,7 +175,7 @@ PLAN = Plan(
     ranges={"x": (-0.1, 1 / 3), "y": (0.0, float(np.float32(1e-7)))},
     smoothing=Smoothing(alpha=0.5, absmax={"x": (0.1, 1 / 7)}),
     equalization={"a": (0.5, 1.234, 1.0)},
-    corrections={"b": (-1e-9, 1 / 3)},
+    means={"b": (-1e-9, 1 / 3)},
 )
 
 
@@ -185,9 +185,9 @@ def test_plans_survive_json() -> None:
 
 
 def test_plans_of_earlier_versions_are_read() -> None:
-    old = {key: value for key, value in PLAN.to_json().items() if key not in ("equalization", "corrections")}
-    assert Plan.from_json(old) == replace(PLAN, equalization={}, corrections={})
-    assert replace(PLAN, equalization={}, corrections={}).to_json() == old
+    old = {key: value for key, value in PLAN.to_json().items() if key not in ("equalization", "means")}
+    assert Plan.from_json(old) == replace(PLAN, equalization={}, means={})
+    assert replace(PLAN, equalization={}, means={}).to_json() == old
 
 
 def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
@@ -217,9 +217,9 @@ def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
         ({"equalization": {"a": [1e30]}}, "between 2..-24 and 2..24"),
         ({"equalization": {"a": 3}}, "not a quantisation plan"),
         ({"equalization": [1.0]}, "not a quantisation plan"),
-        ({"corrections": {"a": [10**400]}}, "not a quantisation plan"),
-        ({"corrections": {"a": ["1"]}}, "not a quantisation plan"),
-        ({"corrections": {"a": [float("inf")]}}, "not finite"),
+        ({"means": {"a": [10**400]}}, "not a quantisation plan"),
+        ({"means": {"a": ["1"]}}, "not a quantisation plan"),
+        ({"means": {"a": [float("inf")]}}, "not finite"),
     ],
 )
 def test_what_is_no_plan_is_refused(change: dict[str, Any], words: str) -> None:
