@@ -11,7 +11,8 @@ operations add up the same way, so along a path with reductions of lengths k_1 .
 where an elementwise operation counts 1 and a transcendental one 4 (its library is accurate to some ulps). In float16 and bfloat16
 engines accumulate in float32, so a reduction rounds once there: k_i = 1 (Blanchard, Higham, Lopez, Mary, Pranesh, "Mixed
 precision block fused multiply-add", 2020). The path with the largest sum counts. GROWTH covers what a layer amplifies and
-that both sides round. The bound is relative to the output tensor's largest magnitude (normwise: what cancels to a small
+that both sides round. Where values are interpolated at a computed place of an axis of n elements, the place is rounded to n * u,
+and the value with it: that counts n^2. The bound is relative to the output tensor's largest magnitude (normwise: what cancels to a small
 element has the error of the large ones it came from), so atol = t * max|output| and rtol = t.
 """
 
@@ -80,7 +81,6 @@ _TRANSCENDENTAL = frozenset(
             "HardSwish",
             "Celu",
             "Swish",
-            "GridSample",
         ),
     }
 )
@@ -128,6 +128,8 @@ def _length(node: ir.Node) -> float:
         return 0.0
     if kind in _TRANSCENDENTAL:
         return 4.0
+    if kind in ("Resize", "GridSample"):
+        return _interpolation(node)
     first = _dims(node.inputs[0]) if node.inputs else None
     weight = _dims(node.inputs[1]) if len(node.inputs) > 1 else None
     if kind in ("Conv", "ConvTranspose"):
@@ -152,6 +154,31 @@ def _length(node: ir.Node) -> float:
             return max(_product(first) / max(_product(out), 1.0), 1.0)
         return _product(first[1:]) if first and len(first) > 1 and kind in _REDUCTIONS else _UNKNOWN_LENGTH
     return 1.0
+
+
+def _interpolation(node: ir.Node) -> float:
+    """The square of the longest interpolated axis; little where the places are exact: nearest, or between powers of two."""
+    mode = node.attributes.get("mode")
+    default = "nearest" if node.op_type == "Resize" else "linear"
+    if (default if mode is None else mode.as_string()) == "nearest":
+        return 1.0
+    sizes, out = _dims(node.inputs[0]), _dims(node.outputs[0])
+    if node.op_type == "Resize":
+        transformation = node.attributes.get("coordinate_transformation_mode")
+        aligned = transformation is not None and transformation.as_string() == "align_corners"
+        scales = node.inputs[2].const_value if len(node.inputs) > 2 and node.inputs[2] is not None else None
+        if scales is not None and scales.size:
+            ratios: list[float | None] = [float(scale) for scale in scales.numpy()]
+        elif sizes is None or out is None:
+            ratios = [None]
+        else:
+            ratios = [b / a if a and b else None for a, b in zip(sizes, out, strict=True)]
+        if not aligned and all(ratio is not None and math.frexp(ratio)[0] == 0.5 for ratio in ratios):
+            return 8.0  # only the weights round
+    longest = max(
+        (_UNKNOWN_LENGTH if size is None else size for size in (sizes or [None])[2:]), default=_UNKNOWN_LENGTH
+    )
+    return float(max(longest, 4)) ** 2
 
 
 def _graph_depth(graph: ir.Graph | ir.Function, known: dict[ir.Value, Depth]) -> None:

@@ -2,12 +2,14 @@
 
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from edgebuild.errors import ModelError
+from edgebuild.model.pt2_devices import copy_on_cpu, foreign_devices
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.resolve import Loaded, last_line, resolve
 from edgebuild.model.signature import Dim, SymbolRange, TensorType, ValueSpec
@@ -25,9 +27,14 @@ def load(path: Path, request: ModelRequest) -> ModelSource:
     """
     import torch
 
+    notes: list[str] = []
+    foreign = () if torch.cuda.is_available() else foreign_devices(path)
     try:
-        with _weights_only(not request.trust):
-            program = torch.export.load(str(path))
+        with _weights_only(not request.trust), tempfile.NamedTemporaryFile(suffix=".pt2") as copy:
+            if foreign:
+                copy_on_cpu(path, Path(copy.name))
+                notes.append(f"the program was moved from {', '.join(foreign)} to the CPU")
+            program = torch.export.load(copy.name if foreign else str(path))
     except Exception as error:  # the loader raises whatever the file provokes
         text = str(error)
         if not request.trust and ("weights_only" in text or "Weights only" in text or "WeightsUnpickler" in text):
@@ -35,7 +42,7 @@ def load(path: Path, request: ModelRequest) -> ModelSource:
             raise ModelError(msg, hint="if you trust its origin, add --trust-model") from None
         msg = f"{path}: a torch.export program that PyTorch {torch.__version__} can't load: {last_line(error)}"
         raise ModelError(msg, hint="save it again with torch.export.save of this version") from None
-    return from_program(program, request, path.stem, [])
+    return from_program(program, request, path.stem, notes)
 
 
 def _unsafe(text: str) -> str:

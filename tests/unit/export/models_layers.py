@@ -38,6 +38,31 @@ case("prelu_and_friends", floats(2, 4, 5))(
 )
 
 
+@case("super_resolution", floats(1, 2, -1, 7), "tse", dynamic=[(0, 2, "height")])
+class SuperResolution(nn.Module):
+    """What is resized meets what has the size by another way: a product and a rounded-down factor are one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Conv2d(2, 18, 3, padding=1)
+
+    def forward(self, x):
+        return F.pixel_shuffle(self.body(x), 3) + F.interpolate(x, scale_factor=3.0, mode="bicubic")
+
+
+class Doubled(nn.Module):
+    def __init__(self, mode: str):
+        super().__init__()
+        self.mode = mode
+
+    def forward(self, x):
+        return F.interpolate(x, scale_factor=2.0, mode=self.mode) + torch.cat([x, x], 2)
+
+
+for _mode in ("linear", "nearest"):
+    case(f"doubled_{_mode}", floats(1, 3, -1), "s", dynamic=[(0, 2, "n")])(lambda mode=_mode: Doubled(mode))
+
+
 @case("upsample_antialias", floats(1, 3, 16, 18))
 class Antialias(nn.Module):
     def forward(self, x):

@@ -1,9 +1,11 @@
 import math
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import TensorProto, helper
 
 from edgebuild.errors import GateError
 from edgebuild.export.chain import _failure
@@ -18,6 +20,7 @@ from edgebuild.export.parity import (
     perturbed,
 )
 from edgebuild.export.result import Attempt
+from edgebuild.export.tolerance import output_depths
 
 
 @pytest.mark.parametrize(
@@ -144,3 +147,25 @@ def test_a_model_that_draws_random_numbers_is_refused_and_a_steady_one_is_not():
     check_repeatable(lambda s: [s["x"]], {"x": np.ones(3)}, ["y"])
     with pytest.raises(GateError, match=r"output y .*random"):
         check_repeatable(lambda s: [torch.rand(3).numpy()], {"x": np.ones(3)}, ["y"])
+
+
+def depth_of(operator, size, out, inputs=("x",), **attributes):
+    node = helper.make_node(operator, list(inputs), ["y"], **attributes)
+    shapes = [[1, 3, *size], [1, 3, *out]]
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip("xy", shapes, strict=True))
+    graph = helper.make_graph([node], "g", [x], [y])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    return output_depths(model, {"y": "float32"})["y"].operations
+
+
+def test_interpolating_at_rounded_places_counts_the_axis_and_exact_places_do_not():
+    resized = {"operator": "Resize", "inputs": ("x", "", "", "s")}
+    assert depth_of(**resized, size=(40, 8), out=(120, 24), mode="cubic") == 40**2
+    assert depth_of(**resized, size=(40, 8), out=(80, 4), mode="linear") == 8  # powers of two: no rounding
+    corners = "align_corners"
+    assert (
+        depth_of(**resized, size=(40, 8), out=(80, 16), mode="linear", coordinate_transformation_mode=corners) == 1600
+    )
+    assert depth_of(**resized, size=("h", 8), out=("k", 16), mode="linear") == 256**2
+    assert depth_of(**resized, size=(40, 8), out=(120, 24)) == 1  # nearest
+    assert depth_of("GridSample", size=(40, 8), out=(5, 5), inputs=("x", "g")) == 1600

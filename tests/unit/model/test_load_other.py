@@ -1,4 +1,8 @@
+import io
+import re
+import struct
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +14,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgebuild.errors import ModelError, UsageError
 from edgebuild.model.load import load
+from edgebuild.model.pt2_devices import foreign_devices
 from edgebuild.model.request import DynamicRequest, InputRequest, ModelRequest
 from edgebuild.model.source import ModelKind
+
+EMPTY_ZIP = b"PK\x05\x06" + bytes(18)
 
 FACTORY = """
 import torch
@@ -147,6 +154,65 @@ def test_pt2_keeps_names_nesting_and_dynamic_sizes(tmp_path: Path) -> None:
     assert renamed.symbols["b"].maximum == 8
     with pytest.raises(UsageError, match="the file says"):
         load(ModelRequest(path=str(path), inputs=(InputRequest(name="x", dtype="float32", shape=(1, 1, 9, 9)),)))
+
+
+class OnDevice(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = torch.nn.Linear(3, 2)
+        self.register_buffer("scale", torch.tensor([2.0, 3.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.fc(x) * self.scale + torch.arange(2, device="cpu").to(torch.float32)
+
+
+def as_if_saved_on(device: str, data: bytes) -> bytes:
+    """What PyTorch would have written on a machine with that device: the archive with other names of devices."""
+    kind, _, index = device.partition(":")
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(out, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith(".json"):
+                content = re.sub(
+                    rb'"type": ?"cpu", "index": null', f'"type": "{kind}", "index": {index}'.encode(), content
+                )
+            if name.endswith(".pt"):
+                content = as_if_saved_on(device, content)
+            if name.endswith(".pkl"):  # a pickle's text is its length and its bytes
+                content = content.replace(
+                    b"X\x03\x00\x00\x00cpu", b"X" + struct.pack("<I", len(device)) + device.encode()
+                )
+            new.writestr(name, content)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:3", "mps:0"])
+def test_a_program_saved_on_another_device_is_moved_to_the_cpu_and_computes_the_same(
+    device: str, tmp_path: Path
+) -> None:
+    module = OnDevice().eval()
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(module, (torch.randn(4, 3),)), buffer)
+    path = tmp_path / "m.pt2"
+    path.write_bytes(as_if_saved_on(device, buffer.getvalue()))
+    assert foreign_devices(path) == (device,)
+    source = load(ModelRequest(path=str(path)))
+    assert f"the program was moved from {device} to the CPU" in source.notes
+    x = source.samples[0]["x"]
+    w, b = (t.detach().numpy() for t in (module.fc.weight, module.fc.bias))
+    np.testing.assert_allclose(source.reference({"x": x})[0][0], (x @ w.T + b) * [2, 3] + [0, 1], rtol=1e-5)
+
+
+def test_what_is_no_program_names_no_device(tmp_path: Path) -> None:
+    for name, data in (
+        ("empty", b""),
+        ("text", b"PK but no archive"),
+        ("cut", as_if_saved_on("cuda:0", EMPTY_ZIP)[:10]),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert foreign_devices(tmp_path / name) == ()
+    assert foreign_devices(tmp_path / "missing") == ()
 
 
 def test_pt2_integers_stay_in_range(tmp_path: Path) -> None:

@@ -225,6 +225,26 @@ def _nearest_exact_scales(x: torch.Tensor, output_size: Any, *scales: Any) -> to
     return upsample_nearest_exact(x, output_size, known if len(known) == x.dim() - 2 else None)
 
 
+def _by_whole_factors(name: str, rank: int) -> Callable[..., torch.Tensor]:
+    """``aten::upsample_*``: asked for by whole scale factors, the output's size is said as a product.
+
+    ATen rounds size * 2.0 down to a whole number. For a dynamic size torch.export can't see that this is 2 * size, and so refuses to
+    add the result to anything that is.
+    """
+    operator: Callable[..., torch.Tensor] = getattr(torch.ops.aten, name)
+
+    def resize(x: torch.Tensor, output_size: Any, *rest: Any) -> torch.Tensor:
+        factors = rest[-1] if rest else None
+        if output_size is not None or not isinstance(factors, (list, tuple)) or len(factors) != rank:
+            return operator(x, output_size, *rest)
+        if not all(float(factor).is_integer() for factor in factors):
+            return operator(x, output_size, *rest)
+        size = [x.shape[2 + number] * int(factor) for number, factor in enumerate(factors)]
+        return operator(x, size, *rest[:-1], *map(float, factors))
+
+    return resize
+
+
 def pairwise_distance(
     a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
 ) -> torch.Tensor:
@@ -260,10 +280,26 @@ LOWERED: dict[str, Callable[..., Any]] = {
     "aten::_upsample_nearest_exact1d": _nearest_exact_scales,
     "aten::_upsample_nearest_exact2d": _nearest_exact_scales,
     "aten::_upsample_nearest_exact3d": _nearest_exact_scales,
+    **{
+        f"aten::{name}": _by_whole_factors(name, rank)
+        for name, rank in (
+            ("upsample_nearest1d", 1),
+            ("upsample_nearest2d", 2),
+            ("upsample_nearest3d", 3),
+            ("upsample_linear1d", 1),
+            ("upsample_bilinear2d", 2),
+            ("upsample_trilinear3d", 3),
+            ("upsample_bicubic2d", 2),
+        )
+    },
     "aten::_native_multi_head_attention": native_multi_head_attention,
     "aten::_transformer_encoder_layer_fwd": transformer_encoder_layer,
 }
 """By the operator's name in TorchScript."""
+
+
+_OF_SCRIPTS = frozenset((select, *(LOWERED[name] for name in LOWERED if name.startswith("aten::upsample_"))))
+"""What a program that torch.export made has no need of."""
 
 
 def lower_program(program: "torch.export.ExportedProgram") -> "torch.export.ExportedProgram":
@@ -273,7 +309,7 @@ def lower_program(program: "torch.export.ExportedProgram") -> "torch.export.Expo
         if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
             continue
         lowered = LOWERED.get(node.target._schema.name)
-        if lowered is not None and lowered is not select and not _all_ones(node):
+        if lowered is not None and lowered not in _OF_SCRIPTS and not _all_ones(node):
             table[node.target] = lowered
     return program.run_decompositions(table) if table else program
 
