@@ -53,7 +53,7 @@ _BATCH_TIME_S = 0.3
 
 _BATCHES = (4, 64)
 
-_PROFILE_BATCHES = 4
+_PROFILE_BATCHES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -342,7 +342,7 @@ class _Analyst:
             with self.bench(calibration[: self.batches()]) as bench:
                 on_calibration = noise_share_of(bench.score(candidate, evaluate=False), output)
         self.progress("error through the graph", 0, 0)
-        held_out = self.evidence.held_out[:_PROFILE_BATCHES]
+        held_out = self.evidence.held_out[: min(self.batches(), _PROFILE_BATCHES)]
         self.by_value: Profile = profile(self.exact, candidate, held_out, self.open, self.folder / "profile")
         return Clues(
             total=attribution.total,

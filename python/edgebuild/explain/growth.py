@@ -20,7 +20,22 @@ from edgebuild.quantize.running import OpenGraph
 Batch = Mapping[str, npt.NDArray[Any]]
 
 _MOST_VALUES = 300
-_QUIET = frozenset({"QuantizeLinear", "DequantizeLinear", "Identity", "Cast", "Shape"})
+_QUIET = frozenset(
+    {
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Identity",
+        "Cast",
+        "Shape",
+        "Relu",
+        "LeakyRelu",
+        "Clip",
+        "MaxPool",
+        "Slice",
+        "Split",
+    }
+)
+"""Operators that move or choose values and add nothing: where they leave the signal out, noise over signal grows for no fault of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,10 +30,10 @@ class Evidence:
     """What an explanation starts from.
 
     Args:
-        candidate: Name of the trial that shipped, or of the nearest one if none did.
-        plan: Its plan, with the layers that were reverted to float still in it.
+        candidate: Name of the trial that shipped, or of the nearest one that quantises more.
+        plan: Its plan, with the layers that were left in float for the sake of accuracy still in it.
         reverted: Those layers.
-        shipped: Whether the plan without them is in the bundle.
+        shipped: Whether a plan without them is in the bundle; False: float ships alone.
         scheme: Under which it was judged.
         fused_operators: Operators outside the standard that the backend has.
         inputs: The signature's name of each of the graph's inputs.
@@ -113,13 +113,15 @@ def evidence_of(
     held: CalibrationData,
 ) -> Evidence | None:
     """Of a search: the chosen candidate, or the one that came nearest; None: nothing was tried."""
-    trial = outcome.chosen or _nearest(outcome.trials)
+    trial = _explained(outcome)
     if trial is None:
         return None
+    plan = _unreverted(trial, outcome.trials)
+    kept = frozenset(outcome.chosen.plan.modes if outcome.chosen is not None else trial.plan.modes)
     return Evidence(
         candidate=trial.name,
-        plan=_unreverted(trial, outcome.trials),
-        reverted=trial.reverted,
+        plan=plan,
+        reverted=tuple(name for name in plan.modes if name not in kept),
         shipped=outcome.chosen is not None,
         scheme=scheme_of(group),
         fused_operators=tuple(fused_operators),
@@ -128,6 +130,25 @@ def evidence_of(
         calibration=bounded(named_batches(used, inputs), len(used)),
         held_out=bounded(named_batches(held, inputs), len(held)),
     )
+
+
+def _explained(outcome: Outcome) -> Trial | None:
+    """The chosen trial, or the best of those that quantise most, if it leaves layers in float that they do not.
+
+    Why these layers stay float is then the question.
+    """
+    judged = [trial for trial in outcome.trials if trial.score is not None]
+    if not judged:
+        return outcome.chosen or next((trial for trial in outcome.trials if not trial.violations), None)
+
+    def layers(trial: Trial) -> int:
+        return len(set(trial.plan.modes) | set(trial.reverted))
+
+    most = max(layers(trial) for trial in judged)
+    if outcome.chosen is not None and layers(outcome.chosen) == most:
+        return outcome.chosen
+    full = [trial for trial in judged if len(trial.plan.modes) == most] or judged
+    return max(full, key=lambda trial: trial.score.sqnr_db if trial.score is not None else 0.0)
 
 
 def scheme_of(group: SchemeGroup) -> QuantizationScheme:
@@ -147,14 +168,6 @@ def bounded(batches: Iterator[Batch], count: int, budget: int = DATA_BUDGET) -> 
         if index % step == 0:
             kept.append({name: np.array(array) for name, array in batch.items()})
     return kept
-
-
-def _nearest(trials: Sequence[Trial]) -> Trial | None:
-    """The judged trial with the least noise; if none was judged, the first that runs."""
-    judged = [trial for trial in trials if trial.score is not None]
-    if judged:
-        return max(judged, key=lambda trial: trial.score.sqnr_db if trial.score is not None else 0.0)
-    return next((trial for trial in trials if not trial.violations), None)
 
 
 def _unreverted(trial: Trial, trials: Sequence[Trial]) -> Plan:
