@@ -14,6 +14,7 @@ from edgebuild.errors import UsageError
 
 if TYPE_CHECKING:
     from edgebuild.explain.analysis import Analysis
+    from edgebuild.explain.causes import Finding
     from edgebuild.explain.explain import BackendExplanation, Explanation
     from edgebuild.explain.passes import PassExplanation
 
@@ -154,9 +155,8 @@ def _int8(backend: "BackendExplanation", title: str, *, verbose: bool) -> list[s
     lines += ["", output.heading(f"Why it loses: {analysis.candidate} ({which})")]
     lines += output.wrap(total_text(analysis), "  ", "  ", output.width())
     for number, finding in enumerate(analysis.findings[: None if verbose else _FINDINGS], 1):
-        share = "not seen here" if finding.share is None else f"{finding.share:.0%} of the noise"
         lines += output.wrap(
-            f"{finding.cause}, {share}: {finding.where}{_by(finding.where, finding.layers)}: {finding.detail}",
+            f"{finding.cause}, {share_text(finding)}: {finding.where}{_by(finding.where, finding.layers)}: {finding.detail}",
             f"  {number}. ",
             "     ",
             output.width(),
@@ -181,6 +181,13 @@ def total_text(analysis: "Analysis") -> str:
     if analysis.on_calibration is not None:
         text += f"; on calibration data {decibels(analysis.on_calibration)}"
     return text
+
+
+def share_text(finding: "Finding") -> str:
+    """How much of the noise a finding explains."""
+    if finding.repaired:
+        return "repaired"
+    return "not seen here" if finding.share is None else f"{finding.share:.0%} of the noise"
 
 
 def decibels(noise: float) -> str:

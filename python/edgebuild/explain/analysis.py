@@ -16,7 +16,18 @@ import onnx_ir as ir
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import CalibrationError
 from edgebuild.explain.attribution import Attribution, Contribution, attribute
-from edgebuild.explain.causes import Cause, Clues, Finding, Part, findings, value_cause, weight_cause
+from edgebuild.explain.causes import (
+    RATIO,
+    Cause,
+    Clues,
+    Finding,
+    Part,
+    Repair,
+    channel_ratio,
+    findings,
+    value_cause,
+    weight_cause,
+)
 from edgebuild.explain.growth import Profile, profile
 from edgebuild.explain.saturation import may_saturate, saturation_noise
 from edgebuild.explain.shift import find_shift
@@ -33,7 +44,7 @@ from edgebuild.explain.values import (
 from edgebuild.fingerprint import source_digest
 from edgebuild.graph.io import load_model
 from edgebuild.graph.stage import graph_sha256, stage_versions
-from edgebuild.quantize.candidate import without, write_candidate
+from edgebuild.quantize.candidate import without, write_candidate, write_rewritten
 from edgebuild.quantize.insert import forms_of
 from edgebuild.quantize.instrument import read_graph, write_exposed
 from edgebuild.quantize.layers import find_layers
@@ -176,7 +187,9 @@ class _Analyst:
         self.plan, self.scheme = evidence.plan, evidence.scheme
         self.forms = forms_of(evidence.fused_operators)
         # What the integers stand for: the float graph with everything that the plan does to it before it is quantised.
-        self.exact = self.write(frozenset(), "exact.onnx")
+        self.exact = write_rewritten(
+            graph, folder / "exact.onnx", smoothing=self.plan.smoothing, equalization=self.plan.equalization
+        )
         self.model = load_model(self.exact)
         layers = {layer.name: layer for layer in find_layers(self.model.graph)}
         self.layers = {name: layer for name, layer in layers.items() if name in self.plan.modes}
@@ -241,9 +254,9 @@ class _Analyst:
         attribution = Attribution(contributions=contributions, total=data["total"], floor=data["floor"])
         return attribution, data["output"], data["batches"]
 
-    def write(self, layers: frozenset[str], name: str = "candidate.onnx") -> Path:
+    def write(self, layers: frozenset[str]) -> Path:
         plan = without(self.plan, frozenset(self.plan.modes) - layers)
-        return write_candidate(self.graph, plan, self.scheme, self.forms, self.folder / name)
+        return write_candidate(self.graph, plan, self.scheme, self.forms, self.folder / "candidate.onnx")
 
     def bench(self, batches: Sequence[Batch]) -> Workbench:
         return Workbench(
@@ -350,8 +363,29 @@ class _Analyst:
             shift=find_shift(calibration, self.evidence.held_out),
             growths=self.by_value.growths,
             near={growth.node: self.before(growth.node) for growth in self.by_value.growths},
+            repairs=self.repairs(),
             saturation=self.saturation(held) if may_saturate(self.scheme, self.arch) else {},
         )
+
+    def repairs(self) -> list[Repair]:
+        """Unequal channels that smoothing and equalisation took care of."""
+        found = []
+        if self.plan.smoothing is not None:
+            readers: dict[str, list[str]] = {}
+            for layer in find_layers(load_model(self.graph).graph):
+                readers.setdefault(layer.data.name or "", []).append(layer.name)
+            for name, magnitudes in self.plan.smoothing.absmax.items():
+                found.append(
+                    Repair(
+                        where=name,
+                        layers=tuple(layer for layer in readers.get(name, ()) if layer in self.layers),
+                        ratio=channel_ratio(magnitudes),
+                        how="smoothing",
+                    )
+                )
+        for name, factors in self.plan.equalization.items():
+            found.append(Repair(where=name, layers=(name,), ratio=channel_ratio(factors), how="equalisation"))
+        return [repair for repair in found if repair.ratio >= RATIO]
 
     def before(self, node_name: str) -> tuple[str, ...]:
         """The nearest layers before a node."""

@@ -46,6 +46,9 @@ GROWTH = 3.0
 _FEW = 0.005
 """Share of values beyond a range up to which they are outliers, above which the range is too small."""
 
+_SHOWN = 4
+"""Values of those with nothing but rounding that are named."""
+
 _LITTLE = 1e-4
 """Noise over signal (40 dB) below which nothing is blamed."""
 
@@ -87,6 +90,7 @@ class Finding:
         share: Of all noise; None: it does not show on this machine.
         detail: With numbers.
         advice: What to do.
+        repaired: Whether what was done to the graph before it was quantised has taken care of it.
     """
 
     cause: Cause
@@ -95,6 +99,7 @@ class Finding:
     share: float | None
     detail: str
     advice: str
+    repaired: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +113,7 @@ class Clues:
         growths: Of operators.
         near: Layers before each operator, by its node's name.
         saturation: By layer (noise over signal, share of pairs) on a CPU that adds pairs in 16 bits.
+        repairs: What smoothing and equalisation took care of.
     """
 
     total: float
@@ -116,6 +122,24 @@ class Clues:
     growths: Sequence[Growth] = ()
     near: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     saturation: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    repairs: Sequence["Repair"] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repair:
+    """Unequal channels that were made equal before anything was quantised.
+
+    Args:
+        where: The value, or the layer that makes it.
+        layers: Around it.
+        ratio: Largest over median channel, before.
+        how: "smoothing" or "equalisation".
+    """
+
+    where: str
+    layers: tuple[str, ...]
+    ratio: float
+    how: str
 
 
 def value_cause(
@@ -176,7 +200,7 @@ def weight_cause(noise: WeightNoise) -> tuple[Cause, str]:
         )
     if noise.peak >= PEAK:
         return "outliers", f"the largest weight of a channel is {noise.peak:.3g} times its root mean square"
-    return "rounding", f"weights: {_decibels(noise.noise)} of their own noise"
+    return "rounding", f"{_decibels(noise.noise)} of their own noise"
 
 
 def findings(parts: Sequence[Part], clues: Clues) -> tuple[Finding, ...]:
@@ -213,13 +237,54 @@ def findings(parts: Sequence[Part], clues: Clues) -> tuple[Finding, ...]:
     sensitive = _sensitive(clues, top)
     if sensitive is not None:
         found.append((1e3 if top is None or top.local < scale / GROWTH else 0.5, sensitive))
+    plain = [part for part in ordered if part.cause == "rounding"]
+    if plain:
+        found.append((plain[0].noise / scale, _rounding(plain, scale)))
     for part in ordered:
-        if data is not None and part in blamed:
-            continue
-        share = part.noise / scale
-        found.append((share, _of_part(part, share)))
+        if part.cause != "rounding" and not (data is not None and part in blamed):
+            share = part.noise / scale
+            found.append((share, _of_part(part, share)))
+    # What was repaired says most where nothing else stands out.
+    quiet = all(part.cause == "rounding" or part.noise < 0.3 * scale for part in parts)
+    for repair in sorted(clues.repairs, key=lambda repair: -repair.ratio):
+        found.append((5.0 if quiet and repair.ratio >= 3 * RATIO else 0.0, _of_repair(repair)))
     found.sort(key=lambda item: -item[0])
     return tuple(finding for _, finding in found)
+
+
+def _rounding(parts: Sequence[Part], scale: float) -> Finding:
+    """All that is nothing but rounding, as one: the largest is named."""
+    share = sum(part.noise for part in parts) / scale
+    shown = ", ".join(f"{_where(part)} {part.noise / scale:.0%}" for part in parts[:_SHOWN])
+    more = f" and {len(parts) - _SHOWN} more" if len(parts) > _SHOWN else ""
+    detail = f"{shown}{more}; {parts[0].detail}" if len(parts) > 1 else parts[0].detail
+    layers = tuple(dict.fromkeys(layer for part in parts for layer in part.layers))
+    return Finding(
+        cause="rounding", where=_where(parts[0]), layers=layers, share=share, detail=detail, advice=ADVICE["rounding"]
+    )
+
+
+def _where(part: Part) -> str:
+    return part.name if part.kind == "value" else f"weights of {part.name}"
+
+
+def _of_repair(repair: Repair) -> Finding:
+    return Finding(
+        cause="channel range ratio",
+        where=repair.where,
+        layers=repair.layers,
+        share=None,
+        detail=f"the largest channel reached {repair.ratio:.3g} times as far as the median one; {repair.how} has moved that into the weights",
+        advice="nothing: without it this would be the largest loss" if repair.ratio >= 3 * RATIO else "nothing",
+        repaired=True,
+    )
+
+
+def channel_ratio(magnitudes: Sequence[float]) -> float:
+    """Largest over median; channels of zeros are left out."""
+    seen = np.asarray(magnitudes, np.float64)
+    seen = seen[seen > 0]
+    return float(seen.max() / np.median(seen)) if len(seen) else 1.0
 
 
 def _data(clues: Clues, blamed: Sequence[Part], scale: float) -> Finding | None:
@@ -264,9 +329,13 @@ def _sensitive(clues: Clues, top: Part | None) -> Finding | None:
 
 
 def _of_part(part: Part, share: float) -> Finding:
-    where = part.name if part.kind == "value" else f"weights of {part.name}"
     return Finding(
-        cause=part.cause, where=where, layers=part.layers, share=share, detail=part.detail, advice=ADVICE[part.cause]
+        cause=part.cause,
+        where=_where(part),
+        layers=part.layers,
+        share=share,
+        detail=part.detail,
+        advice=ADVICE[part.cause],
     )
 
 
@@ -312,11 +381,7 @@ def _channel_ratios(statistics: TensorStatistics) -> tuple[float, float]:
     channels = statistics.channels
     if channels is None or len(channels.absmax) < 2:
         return 1.0, 1.0
-    found = []
-    for values in (channels.absmax, np.sqrt(channels.mean_square)):
-        seen = values[values > 0]
-        found.append(float(seen.max() / np.median(seen)) if len(seen) else 1.0)
-    return found[0], found[1]
+    return channel_ratio(channels.absmax.tolist()), channel_ratio(np.sqrt(channels.mean_square).tolist())
 
 
 def _range(low: float, high: float) -> str:

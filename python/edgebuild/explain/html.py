@@ -122,6 +122,7 @@ def _why(analysis: Analysis, title: str) -> Iterator[str]:
 
 def _card(number: int, finding: Finding) -> str:
     share = "does not show on this machine" if finding.share is None else f"{finding.share:.0%} of the noise"
+    share = "repaired" if finding.repaired else share
     layers = f'<p class="soft name">layers: {escape(", ".join(finding.layers[:6]))}</p>' if finding.layers else ""
     return (
         f'<div class="card {_css(finding.cause)}"><h3>{number}. {escape(finding.cause)}, {share}</h3>'

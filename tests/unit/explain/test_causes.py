@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from explain_tools import U8S8, Array, statistics
 
-from edgebuild.explain.causes import Cause, Clues, Part, findings, value_cause
+from edgebuild.explain.causes import Cause, Clues, Part, Repair, findings, value_cause
 from edgebuild.explain.growth import Growth
 from edgebuild.explain.shift import Shift
 from edgebuild.explain.values import QuantizedValue, value_noise
@@ -21,10 +21,27 @@ def causes(*parts: Part, clues: Clues) -> list[tuple[str, str]]:
 
 
 def test_parts_come_by_their_noise() -> None:
-    found = findings([part("a", 0.001), part("b", 0.007), part("c", -0.0001)], Clues(total=0.008))
+    parts = [part(name, noise, cause="clipping") for name, noise in (("a", 0.001), ("b", 0.007), ("c", -0.0001))]
+    found = findings(parts, Clues(total=0.008))
     assert [finding.where for finding in found] == ["b", "a", "c"]
     assert [finding.share for finding in found] == pytest.approx([7 / 8, 1 / 8, -1 / 80])
     assert found[0].layers == ("layer of b",)
+
+
+def test_mere_rounding_is_one_reason_in_the_place_of_its_largest_part() -> None:
+    parts = [part(name, noise) for name, noise in (("a", 0.003), ("b", 0.002), ("c", 0.001))]
+    found = findings([*parts, part("d", 0.004, cause="clipping")], Clues(total=0.01))
+    assert [(finding.cause, finding.where) for finding in found] == [("clipping", "d"), ("rounding", "a")]
+    assert found[1].share == pytest.approx(0.6)
+    assert "a 30%, b 20%, c 10%" in found[1].detail
+
+
+def test_what_was_repaired_is_named_where_nothing_else_stands_out() -> None:
+    repair = Repair(where="norm", layers=("q", "k"), ratio=1000.0, how="smoothing")
+    quiet = findings([part("a", 0.01)], Clues(total=0.01, repairs=[repair]))
+    assert (quiet[0].cause, quiet[0].layers, quiet[0].repaired) == ("channel range ratio", ("q", "k"), True)
+    loud = findings([part("a", 0.01, cause="clipping")], Clues(total=0.01, repairs=[repair]))
+    assert [finding.repaired for finding in loud] == [False, True]
 
 
 def test_other_data_come_before_everything() -> None:
