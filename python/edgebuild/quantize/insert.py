@@ -16,10 +16,11 @@ from edgebuild.quantize.parameters import Parameters, quantization_parameters
 from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.recurrent import quantize_lstm
 from edgebuild.quantize.region import MOVING, Region, find_region, float_inputs
+from edgebuild.quantize.tables import quantize_table
 from edgebuild.quantize.weights import QuantizedWeight, quantize_bias, quantize_weight, scales_for_bias
 from edgebuild.targets.spec import QuantizationScheme
 
-_DTYPES = {
+DTYPES = {
     "uint8": ir.DataType.UINT8,
     "int8": ir.DataType.INT8,
     "uint16": ir.DataType.UINT16,
@@ -96,6 +97,8 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         else:
             products.blockwise(editor, layer)
             fused = True
+    for name in sorted(plan.tables):
+        quantize_table(editor, name)
     if fused:
         graph.opset_imports.setdefault("com.microsoft", 1)
 
@@ -146,7 +149,7 @@ def _parameters(
     extent = _range(value, plan)
     found = quantization_parameters(*extent, scheme.activation, symmetric=scheme.symmetric_activations)
     scale = editor.initializer(f"{name}_scale", np.asarray(found.scale), ir.DataType.FLOAT)
-    zero = editor.initializer(f"{name}_zero_point", np.asarray(found.zero_point), _DTYPES[scheme.activation])
+    zero = editor.initializer(f"{name}_zero_point", np.asarray(found.zero_point), DTYPES[scheme.activation])
     return scale, zero, found
 
 

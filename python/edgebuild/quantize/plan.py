@@ -40,6 +40,7 @@ class Plan:
         smoothing: What is done to the float graph first; None: nothing.
         equalization: Factors by which each layer's output channels are divided before that, by layer; see ``quantize.equalize``.
         means: Mean of each input channel, by layer: biases make up for what rounding the weights shifts; see ``quantize.correct``.
+        tables: Names of the embedding tables that are stored as integers; see ``quantize.tables``.
     """
 
     modes: Mapping[str, Mode]
@@ -48,6 +49,7 @@ class Plan:
     smoothing: Smoothing | None = None
     equalization: Vectors = field(default_factory=dict)
     means: Vectors = field(default_factory=dict)
+    tables: frozenset[str] = frozenset()
 
     def count(self, mode: Mode) -> int:
         """Layers of a mode."""
@@ -67,6 +69,8 @@ class Plan:
             data["equalization"] = _lists(self.equalization)
         if self.means:
             data["means"] = _lists(self.means)
+        if self.tables:
+            data["tables"] = sorted(self.tables)
         return data
 
     @classmethod
@@ -85,6 +89,7 @@ class Plan:
                 smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=_vectors(smoothing["absmax"]))
             equalization = _vectors(data.get("equalization", {}))
             means = _vectors(data.get("means", {}))
+            tables = _names(data.get("tables", []))
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
@@ -112,6 +117,7 @@ class Plan:
             smoothing=smoothing,
             equalization=equalization,
             means=means,
+            tables=tables,
         )
 
 
@@ -127,6 +133,13 @@ def _vectors(data: Any) -> dict[str, tuple[float, ...]]:
             raise TypeError(msg)
         found[str(name)] = tuple(map(float, values))
     return found
+
+
+def _names(data: Any) -> frozenset[str]:
+    if not isinstance(data, list | tuple) or not all(isinstance(name, str) for name in data):
+        msg = "expected a list of names"
+        raise TypeError(msg)
+    return frozenset(data)
 
 
 def _finite(vectors: Vectors) -> bool:
