@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from edgebuild.explain.passes import PassExplanation
 
 _FINDINGS = 5
+_SMALLEST = 0.02
+"""Share of the noise below which a reason is shown with -v only, but for the first."""
+
 _LAYERS = 12
 _BAR = 10
 
@@ -154,7 +157,10 @@ def _int8(backend: "BackendExplanation", title: str, *, verbose: bool) -> list[s
     which = "what ships" if analysis.shipped else "what came nearest"
     lines += ["", output.heading(f"Why it loses: {analysis.candidate} ({which})")]
     lines += output.wrap(total_text(analysis), "  ", "  ", output.width())
-    for number, finding in enumerate(analysis.findings[: None if verbose else _FINDINGS], 1):
+    shown = [f for i, f in enumerate(analysis.findings) if i == 0 or f.share is None or f.share >= _SMALLEST][
+        :_FINDINGS
+    ]
+    for number, finding in enumerate(analysis.findings if verbose else shown, 1):
         lines += output.wrap(
             f"{finding.cause}, {share_text(finding)}: {finding.where}{_by(finding.where, finding.layers)}: {finding.detail}",
             f"  {number}. ",

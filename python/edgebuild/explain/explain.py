@@ -183,7 +183,7 @@ def _analysis(
     if calib is not None or data is not None or not evidence.held_out:
         evidence = with_data(
             evidence,
-            subject.exported(),
+            subject.bundle.manifest.signature,
             calib=calib,
             data=data,
             preprocess=preprocess if preprocess is not None else _preprocess(subject),

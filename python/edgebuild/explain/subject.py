@@ -10,6 +10,7 @@ from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
 from edgebuild.export.result import ExportedModel
+from edgebuild.model.signature import Signature
 from edgebuild.report import REPORT_SCHEMA
 from edgebuild.select.evidence import Batch, Evidence, bounded
 
@@ -103,19 +104,20 @@ def open_subject(bundle: Bundle, report: Path | None, cache: Cache) -> Subject:
 
 
 def with_data(
-    evidence: Evidence, exported: ExportedModel, *, calib: Any, data: Any, preprocess: Any, cache: Cache
+    evidence: Evidence, signature: Signature, *, calib: Any, data: Any, preprocess: Any, cache: Cache
 ) -> Evidence:
     """The evidence with data that the user gives in place of what the build kept.
 
     Args:
         evidence: What was kept.
-        exported: Whose signature the data fit.
+        signature: That the data fit.
         calib: Calibration data; None: what was kept. A quarter of it is held out, as the build does.
         data: Data as in use, none of it held out from anything; None: what was held out.
         preprocess: What makes images into inputs.
         cache: For data that can be read only once.
 
     Raises:
+        UsageError: Nothing was kept, and nothing is given.
         CalibrationError: The data can't be used.
     """
     from edgebuild.quantize.calibrate import named_batches
@@ -126,15 +128,11 @@ def with_data(
 
     search_path = [str(Path.cwd())]
     if calib is not None:
-        with open_calibration(
-            calib, exported.signature, preprocess=preprocess, search_path=search_path, cache=cache
-        ) as opened:
+        with open_calibration(calib, signature, preprocess=preprocess, search_path=search_path, cache=cache) as opened:
             used, held = opened.split()
             evidence = replace(evidence, calibration=kept(used), held_out=kept(held if held is not None else used))
     if data is not None:
-        with open_calibration(
-            data, exported.signature, preprocess=preprocess, search_path=search_path, cache=cache
-        ) as opened:
+        with open_calibration(data, signature, preprocess=preprocess, search_path=search_path, cache=cache) as opened:
             evidence = replace(evidence, held_out=kept(opened))
     if not evidence.held_out:
         msg = "the build kept no data: it replayed decisions"
