@@ -198,6 +198,11 @@ def weight_cause(noise: WeightNoise) -> tuple[Cause, str]:
             "channel range ratio",
             f"the largest channel of the weights is {noise.channel_ratio:.3g} times the median one, with one scale",
         )
+    if noise.input_ratio >= RATIO and noise.noise > 10 * _LITTLE:
+        return "channel range ratio", (
+            f"the weights of the largest input channel are {noise.input_ratio:.3g} times those of the median one; "
+            f"{_decibels(noise.noise)} of their own noise"
+        )
     if noise.peak >= PEAK:
         return "outliers", f"the largest weight of a channel is {noise.peak:.3g} times its root mean square"
     return "rounding", f"{_decibels(noise.noise)} of their own noise"

@@ -67,12 +67,14 @@ class WeightNoise:
         bits_lost: log2 of how much coarser the coarsest channel's steps are because its bias must fit 32 bits; 0: not at all.
         channel_ratio: Largest over median magnitude of the output channels that share a scale; 1 with a scale each.
         peak: Largest over root mean square magnitude of one channel, the worst of all.
+        input_ratio: Largest over median magnitude of the input channels, which always share a scale; 1 if there is one.
     """
 
     noise: float
     bits_lost: float
     channel_ratio: float
     peak: float
+    input_ratio: float = 1.0
 
 
 def quantized_values(model: ir.Model, plan: Plan, forms: Forms) -> tuple[QuantizedValue, ...]:
@@ -202,7 +204,15 @@ def weight_noise(
         bits_lost=float(np.max(np.log2(found.scales.astype(np.float64) / natural.scales), initial=0.0)),
         channel_ratio=ratio,
         peak=float(np.max(largest[seen] / effective[seen], initial=1.0)),
+        input_ratio=_input_ratio(np.abs(exact), layer.kind),
     )
+
+
+def _input_ratio(magnitude: Array, kind: str) -> float:
+    axis = {"conv": 1, "matmul": 0}.get(kind, 1)
+    largest = np.moveaxis(magnitude, axis, 0).reshape(magnitude.shape[axis], -1).max(axis=1)
+    largest = largest[largest > 0]
+    return float(largest.max() / np.median(largest)) if len(largest) > 1 else 1.0
 
 
 def _signal(layer: Layer, weight: npt.NDArray[np.float32], data: TensorStatistics | None) -> Array:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from explain_tools import U8S8, Array, statistics
 
-from edgebuild.explain.causes import Cause, Clues, Part, Repair, findings, value_cause
+from edgebuild.explain.causes import Cause, Clues, Part, Repair, findings, value_cause, weight_cause
 from edgebuild.explain.growth import Growth
 from edgebuild.explain.shift import Shift
-from edgebuild.explain.values import QuantizedValue, value_noise
+from edgebuild.explain.values import QuantizedValue, WeightNoise, value_noise
 
 RNG = np.random.default_rng(11)
 
@@ -127,3 +127,16 @@ def test_one_large_channel_is_a_ratio_and_one_large_element_an_outlier() -> None
     spiky[0, :, 0, 0] = 60
     assert cause_of(spiky, (float(spiky.min()), float(spiky.max()))) == "outliers"
     assert cause_of(spiky, (-20.0, 20.0)) == "outliers"
+
+
+def test_weights_of_unequal_input_channels_are_called_so() -> None:
+    def cause(noise: float, **fields: float) -> str:
+        given = {"bits_lost": 0.0, "channel_ratio": 1.0, "peak": 3.0, "input_ratio": 1.0, **fields}
+        return weight_cause(WeightNoise(noise=noise, **given))[0]
+
+    assert cause(0.1, input_ratio=100.0) == "channel range ratio"
+    assert cause(1e-5, input_ratio=100.0) == "rounding"
+    assert cause(0.1) == "rounding"
+    assert cause(0.1, channel_ratio=40.0) == "channel range ratio"
+    assert cause(0.1, peak=40.0) == "outliers"
+    assert cause(1e-5, bits_lost=2.0, peak=40.0) == "saturation"
