@@ -9,8 +9,9 @@ import numpy as np
 
 from edgebuild.cache import Cache
 from edgebuild.devices.scratch import open_graph
-from edgebuild.explain.analysis import Analysis, analyse
-from edgebuild.explain.causes import Finding
+from edgebuild.explain.analysis import analyse
+from edgebuild.explain.findings import Finding
+from edgebuild.explain.result import Analysis
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.io import load_model, save_model
 from edgebuild.quantize.data import open_calibration

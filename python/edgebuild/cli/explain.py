@@ -13,10 +13,10 @@ from edgebuild.cli.options import common
 from edgebuild.errors import UsageError
 
 if TYPE_CHECKING:
-    from edgebuild.explain.analysis import Analysis
-    from edgebuild.explain.causes import Finding
     from edgebuild.explain.explain import BackendExplanation, Explanation
+    from edgebuild.explain.findings import Finding
     from edgebuild.explain.passes import PassExplanation
+    from edgebuild.explain.result import Analysis
 
 _FINDINGS = 5
 _SMALLEST = 0.02

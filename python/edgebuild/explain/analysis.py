@@ -5,7 +5,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,14 @@ import onnx_ir as ir
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import CalibrationError
 from edgebuild.explain.attribution import Attribution, Contribution, attribute
-from edgebuild.explain.causes import (
-    RATIO,
-    Cause,
-    Clues,
-    Finding,
-    Part,
-    Repair,
-    channel_ratio,
-    findings,
-    value_cause,
-    weight_cause,
-)
+from edgebuild.explain.blame import blame, layer_rows, value_rows
+from edgebuild.explain.causes import RATIO, channel_ratio
+from edgebuild.explain.findings import Clues, Repair, findings
 from edgebuild.explain.growth import Profile, profile
+from edgebuild.explain.result import Analysis
 from edgebuild.explain.saturation import may_saturate, saturation_noise
 from edgebuild.explain.shift import find_shift
-from edgebuild.explain.values import (
-    QuantizedValue,
-    channel_axis,
-    has_channels,
-    input_power,
-    nearest_makers,
-    quantized_values,
-    value_noise,
-    weight_noise,
-)
+from edgebuild.explain.values import QuantizedValue, channel_axis, has_channels, nearest_makers, quantized_values
 from edgebuild.fingerprint import source_digest
 from edgebuild.graph.io import load_model
 from edgebuild.graph.stage import graph_sha256, stage_versions
@@ -51,7 +34,7 @@ from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.observe import observe
 from edgebuild.quantize.parameters import quantization_parameters
 from edgebuild.quantize.running import OpenGraph
-from edgebuild.quantize.statistics import Observations, TensorStatistics
+from edgebuild.quantize.statistics import Observations
 from edgebuild.select.budget import Score
 from edgebuild.select.evidence import Evidence
 from edgebuild.select.search import noise_share
@@ -65,78 +48,6 @@ _BATCH_TIME_S = 0.3
 _BATCHES = (4, 64)
 
 _PROFILE_BATCHES = 16
-
-
-@dataclass(frozen=True, kw_only=True)
-class LayerExplanation:
-    """One layer.
-
-    Args:
-        name: Of its first node.
-        operator: E.g. "Conv".
-        mode: How it is computed; "float" if it was reverted.
-        noise: That it adds to the output, over signal; the mean of two orders.
-        spread: Half the difference between both.
-        share: Of all noise.
-        cause: Of the largest part.
-        detail: Of that.
-        reverted: Whether it was taken back to float for the sake of accuracy.
-    """
-
-    name: str
-    operator: str
-    mode: str
-    noise: float
-    spread: float
-    share: float
-    cause: Cause
-    detail: str
-    reverted: bool
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ValueExplanation:
-    """One value that is integers: its range and its distribution, for the plots."""
-
-    name: str
-    extent: tuple[float, float] | None
-    layers: tuple[str, ...]
-    share: float
-    cause: Cause
-    detail: str
-    held_out: TensorStatistics
-    calibration: TensorStatistics | None
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Analysis:
-    """What explains a quantised graph.
-
-    Args:
-        candidate: Its name.
-        shipped: Whether it is in the bundle, but for what was reverted.
-        total: Noise over signal of the worst output with all layers quantised, measured.
-        sum: Of the layers' contributions.
-        on_calibration: The total on calibration data; None: there is none.
-        output: The output that is meant.
-        batches: Held-out batches that were looked at.
-        findings: Reasons, the most important first.
-        layers: In the order of execution.
-        values: The same.
-        noise_by_value: Noise over signal of each value that both graphs compute.
-    """
-
-    candidate: str
-    shipped: bool
-    total: float
-    sum: float
-    on_calibration: float | None
-    output: str
-    batches: int
-    findings: tuple[Finding, ...]
-    layers: tuple[LayerExplanation, ...]
-    values: tuple[ValueExplanation, ...]
-    noise_by_value: Mapping[str, float] = field(default_factory=dict)
 
 
 def analyse(
@@ -202,7 +113,7 @@ class _Analyst:
         held_stats = self.observed(values, held)
         calibration = list(self.evidence.calibration)
         calibration_stats = self.observed(values, calibration) if calibration else None
-        parts = self.parts(attribution, values, held_stats, calibration_stats)
+        parts = blame(attribution, self.layers, values, self.plan, self.scheme, held_stats, calibration_stats)
         clues = self.clues(attribution, held_stats, calibration, output)
         found = findings(parts, clues)
         return Analysis(
@@ -214,8 +125,8 @@ class _Analyst:
             output=output,
             batches=len(held),
             findings=found,
-            layers=self.layer_rows(attribution, parts),
-            values=_value_rows(values, parts, attribution.total, held_stats, calibration_stats),
+            layers=layer_rows(attribution, parts, self.layers, self.plan, self.evidence.reverted),
+            values=value_rows(values, parts, attribution.total, held_stats, calibration_stats),
             noise_by_value=self.by_value.noise,
         )
 
@@ -288,66 +199,6 @@ class _Analyst:
             self.exact, list(wanted), iter(batches), self.open, channels=channels, infinite="count", cache=self.cache
         )
 
-    def parts(
-        self,
-        attribution: Attribution,
-        values: Sequence[QuantizedValue],
-        held: Observations,
-        calibration: Observations | None,
-    ) -> list[Part]:
-        """Divides each layer's contribution among its weights and the values around it, and puts together what belongs to one value."""
-        noise_of = {entry.layer: entry.mean for entry in attribution.contributions}
-        blame: dict[tuple[str, str], float] = {}
-        local: dict[tuple[str, str], float] = {}
-        reasons: dict[tuple[str, str], tuple[Cause, str]] = {}
-        for name, layer in self.layers.items():
-            mine: dict[tuple[str, str], float] = {}
-            for value in values:
-                if name not in value.readers and name not in value.makers:
-                    continue
-                stats = held.tensors[value.name]
-                found = value_noise(stats, value.extent, self.scheme, self.power(value, name, stats))
-                mine["value", value.name] = found.total
-                if found.total >= local.get(("value", value.name), 0.0):
-                    seen = None if calibration is None else calibration.tensors[value.name]
-                    reasons["value", value.name] = value_cause(value, found, stats, seen)
-            read = held.tensors.get(layer.data.name or "")
-            extent = next((value.extent for value in values if value.name == layer.data.name), None)
-            step = None if extent is None else self.step(extent)
-            weights = weight_noise(layer, self.plan.modes[name], self.scheme, read, step)
-            mine["weights", name] = weights.noise
-            reasons["weights", name] = weight_cause(weights)
-            whole = sum(mine.values())
-            for key, value_of in mine.items():
-                share = value_of / whole if whole > 0 else 1 / len(mine)
-                blame[key] = blame.get(key, 0.0) + share * noise_of[name]
-                local[key] = max(local.get(key, 0.0), value_of)
-        by_name = {value.name: value for value in values}
-        return [
-            Part(
-                kind="value" if key[0] == "value" else "weights",
-                name=key[1],
-                layers=_ordered(key, by_name, noise_of),
-                noise=blame[key],
-                local=local[key],
-                cause=reasons[key][0],
-                detail=reasons[key][1],
-            )
-            for key in blame
-        ]
-
-    def power(self, value: QuantizedValue, layer: str, statistics: TensorStatistics) -> npt.NDArray[np.float64] | None:
-        """How much each channel counts for a layer that reads a value; for one that makes it, for its first direct reader."""
-        if statistics.channels is None:
-            return None
-        count = len(statistics.channels.absmax)
-        direct = [name for name in (layer, *value.readers) if self.layers[name].data.name == value.name]
-        return input_power(self.layers[direct[0]], count) if direct else None
-
-    def step(self, extent: tuple[float, float]) -> float:
-        symmetric = self.scheme.symmetric_activations
-        return float(quantization_parameters(*extent, self.scheme.activation, symmetric=symmetric).scale)
-
     def clues(self, attribution: Attribution, held: Observations, calibration: Sequence[Batch], output: str) -> Clues:
         on_calibration = None
         candidate = self.write(frozenset(self.layers))
@@ -413,28 +264,6 @@ class _Analyst:
             found[name] = saturation_noise(layer, np.asarray(data[value], np.float32), parameters, self.scheme)
         return found
 
-    def layer_rows(self, attribution: Attribution, parts: Sequence[Part]) -> tuple[LayerExplanation, ...]:
-        rows = []
-        for entry in attribution.contributions:
-            layer = self.layers[entry.layer]
-            mine = [part for part in parts if entry.layer in part.layers]
-            top = max(mine, key=lambda part: part.noise, default=None)
-            reverted = entry.layer in self.evidence.reverted
-            rows.append(
-                LayerExplanation(
-                    name=entry.layer,
-                    operator=layer.nodes[0].op_type,
-                    mode="float" if reverted else self.plan.modes[entry.layer],
-                    noise=entry.mean,
-                    spread=abs(entry.forward - entry.backward) / 2,
-                    share=entry.mean / attribution.total if attribution.total > 0 else 0.0,
-                    cause="rounding" if top is None else top.cause,
-                    detail="" if top is None else top.detail,
-                    reverted=reverted,
-                )
-            )
-        return tuple(rows)
-
 
 def noise_share_of(score: Score, output: str) -> float:
     """Noise over signal of one output of a score."""
@@ -445,34 +274,3 @@ def _values(graph: ir.Graph) -> dict[str, ir.Value]:
     found = {value.name: value for value in graph.inputs if value.name}
     found |= {value.name: value for node in graph for value in node.outputs if value.name}
     return found
-
-
-def _ordered(key: tuple[str, str], values: Mapping[str, QuantizedValue], noise: Mapping[str, float]) -> tuple[str, ...]:
-    if key[0] == "weights":
-        return (key[1],)
-    layers = dict.fromkeys((*values[key[1]].makers, *values[key[1]].readers))
-    return tuple(sorted(layers, key=lambda name: -noise[name]))
-
-
-def _value_rows(
-    values: Sequence[QuantizedValue],
-    parts: Sequence[Part],
-    total: float,
-    held: Observations,
-    calibration: Observations | None,
-) -> tuple[ValueExplanation, ...]:
-    by_name = {part.name: part for part in parts if part.kind == "value"}
-    return tuple(
-        ValueExplanation(
-            name=value.name,
-            extent=value.extent,
-            layers=by_name[value.name].layers,
-            share=by_name[value.name].noise / total if total > 0 else 0.0,
-            cause=by_name[value.name].cause,
-            detail=by_name[value.name].detail,
-            held_out=held.tensors[value.name],
-            calibration=None if calibration is None else calibration.tensors[value.name],
-        )
-        for value in values
-        if value.name in by_name
-    )

@@ -12,8 +12,9 @@ import numpy as np
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
-from edgebuild.explain.analysis import Analysis, analyse
+from edgebuild.explain.analysis import analyse
 from edgebuild.explain.passes import PassExplanation, measure_passes, passes_of
+from edgebuild.explain.result import Analysis
 from edgebuild.explain.subject import Subject, open_subject, with_data
 from edgebuild.machine import machine_arch
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from html import escape
 
 from edgebuild.explain import svg
-from edgebuild.explain.analysis import Analysis, ValueExplanation
-from edgebuild.explain.causes import ADVICE, Finding
+from edgebuild.explain.causes import ADVICE
 from edgebuild.explain.explain import BackendExplanation, Explanation
+from edgebuild.explain.findings import Finding
 from edgebuild.explain.passes import PassExplanation
+from edgebuild.explain.result import Analysis, ValueExplanation
 
 _HISTOGRAMS = 60
 _FINDINGS = 8

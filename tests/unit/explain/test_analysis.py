@@ -12,7 +12,8 @@ from explain_tools import Array, evidence_for, open_session, samples, three_conv
 
 from edgebuild.cache import Cache
 from edgebuild.errors import CalibrationError
-from edgebuild.explain.analysis import Analysis, analyse
+from edgebuild.explain.analysis import analyse
+from edgebuild.explain.result import Analysis
 from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.insert import forms_of
 from edgebuild.select.evidence import Evidence

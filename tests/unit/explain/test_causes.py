@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from explain_tools import U8S8, Array, statistics
 
-from edgebuild.explain.causes import Cause, Clues, Part, Repair, findings, value_cause, weight_cause
+from edgebuild.explain.causes import Cause, Part, value_cause, weight_cause
+from edgebuild.explain.findings import Clues, Repair, findings
 from edgebuild.explain.growth import Growth
 from edgebuild.explain.shift import Shift
 from edgebuild.explain.values import QuantizedValue, WeightNoise, value_noise
