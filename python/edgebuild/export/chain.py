@@ -243,6 +243,7 @@ def _is_rounding(wrong: Exception) -> bool:
     )
 
 
+_BY_VALUE = re.compile(r"data-dependent|dynamic value of condition")
 _NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
 
 
@@ -259,13 +260,19 @@ def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildE
             f"ONNX Runtime has no CPU kernel of {kernel.group(1)} for the model's element types; tried {tried}",
             hint="bfloat16 and 8-bit floats are rare there: save the model in float32 (model.float()) or float16",
         )
+    hint = "replace that operator in the model by standard ones, or export an ONNX file yourself and pass that"
+    if any(a.error and _BY_VALUE.search(a.error) for a in attempts):
+        hint = (
+            "the model decides by a tensor's value: compute both sides and choose with torch.where, take all steps and mask what comes "
+            "after the last, or write what the loop's body does in plain operators"
+        )
     operator = next((a.operator for a in attempts if a.operator), None)
     location = next((a.location for a in attempts if a.location), None)
     what = f"operator {operator}" if operator else "the model"
     where = f" ({location})" if location else ""
     return ModelError(
         f"{what}{where} can't be exported to ONNX; tried {tried}",
-        hint="replace that operator in the model by standard ones, or export an ONNX file yourself and pass that",
+        hint=hint,
     )
 
 

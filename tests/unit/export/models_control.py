@@ -59,3 +59,46 @@ class Buffered(nn.Module):
 
     def forward(self, x):
         return x * self.scale + self.offset
+
+
+class EarlyExit(nn.Module):
+    """Steps over time until a value is reached: neither the steps nor the loop's end are known when it is exported."""
+
+    def __init__(self, cell: nn.Module):
+        super().__init__()
+        self.cell = cell
+        self.out = nn.Linear(6, 3)
+
+    def forward(self, frames):
+        hidden = torch.zeros(frames.size(1), 6)
+        result = torch.zeros(frames.size(0), frames.size(1), 3)
+        for step in range(frames.size(0)):
+            hidden = self.cell(frames[step], hidden)
+            result[step] = self.out(hidden)
+            if bool((hidden.abs().sum() > 2.5).all()):
+                break
+        return result, hidden
+
+
+for _name, _cell in (
+    ("gru", lambda: nn.GRUCell(4, 6)),
+    ("gru_without_bias", lambda: nn.GRUCell(4, 6, bias=False)),
+    ("rnn_tanh", lambda: nn.RNNCell(4, 6)),
+    ("rnn_relu", lambda: nn.RNNCell(4, 6, nonlinearity="relu")),
+):
+    case(f"early_exit_{_name}", floats(-1, 2, 4), "s", dynamic=[(0, 0, "steps")])(lambda make=_cell: EarlyExit(make()))
+
+
+@case("early_exit_lstm", floats(2, 4), "s")
+class EarlyExitLstm(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell = nn.LSTMCell(4, 4)
+
+    def forward(self, x):
+        hidden, state = x, torch.zeros_like(x)
+        steps = 0
+        while bool(state.abs().max() < 0.6) and steps < 9:
+            hidden, state = self.cell(x, (hidden, state))
+            steps += 1
+        return hidden, state

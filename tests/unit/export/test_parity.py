@@ -39,6 +39,14 @@ def test_only_a_difference_that_may_be_rounding_is_met_with_a_wider_tolerance(go
     assert ("hide" in str(error.hint)) is not rounding
 
 
+def test_a_model_that_decides_by_values_is_told_what_to_do_instead():
+    by_value = Attempt(
+        exporter="a", error="GuardOnDataDependentSymNode: Could not guard on data-dependent expression u0"
+    )
+    assert "torch.where" in _failure([by_value, Attempt(exporter="b", error="no")], None).hint
+    assert "torch.where" not in _failure([Attempt(exporter="b", error="no kernel", operator="aten::x")], None).hint
+
+
 def test_another_shape_is_never_met_with_a_wider_tolerance():
     error = _failure([Attempt(exporter="a", error="no")], DisagreementError("output y: another shape"))
     assert "--parity-tol" not in str(error.hint)

@@ -8,6 +8,7 @@ import torch
 from edgebuild.export.arrays import to_torch
 from edgebuild.export.exporters.dynamo import choose_sample
 from edgebuild.export.finish import INPUT_PREFIX
+from edgebuild.export.rewrites.for_onnx import fit_for_onnx
 from edgebuild.export.rewrites.nested import written_out
 from edgebuild.model.probe import State
 from edgebuild.model.signature import TensorType
@@ -33,6 +34,7 @@ def export_torchscript(module: torch.nn.Module, source: ModelSource, opset: int,
         state = State(module)
         traced = torch.jit.trace(module, args, check_trace=False)
         state.restore()  # tracing runs the model
+        fit_for_onnx(traced.graph)
         torch.onnx.export(
             traced,
             args,
