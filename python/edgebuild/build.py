@@ -18,6 +18,7 @@ from edgebuild.errors import UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import optimize_export
+from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
@@ -116,6 +117,8 @@ def build_from_request(
     specs = _backends(target, options.backends)
     request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
+    if request.path is not None:  # a file that can't be a model is said before torch is loaded
+        identify(Path(request.path))
     for spec in specs:
         check_options(spec.name, {**spec.options, **options.variant_options})
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
