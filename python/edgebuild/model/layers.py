@@ -303,8 +303,14 @@ def carries(use: Use) -> Iterator[tuple[int, tuple[Carry, tuple[str, ...]]]]:
         axis = use.constant(1 if use.kind == "aten::unbind" else 2, 0)
         count = use.constant(1) if use.kind == "aten::chunk" else None
         if isinstance(axis, int):
-            inner = d.removed(axis, None) if use.kind == "aten::unbind" else d.resized(axis, count)
+            inner = d.removed(axis, _unpacked(use)) if use.kind == "aten::unbind" else d.resized(axis, count)
             yield 0, (inner, ("0",))
+
+
+def _unpacked(use: Use) -> int | None:
+    """Into how many variables the result, a list, is taken apart."""
+    users = [user.user for user in use.node.output().uses()]
+    return next((user.outputsSize() for user in users if user.kind() == "prim::ListUnpack"), None)
 
 
 def _carry(use: Use) -> Carry | None:

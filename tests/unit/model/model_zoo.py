@@ -209,6 +209,20 @@ class MatMul(nn.Module):
         return torch.matmul(x, self.w)
 
 
+class PooledEdges(nn.Module):
+    """A graph network whose edges are taken apart by ``unbind``, and whose nodes belong to one of four graphs."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(5, 6)
+
+    def forward(self, x: Tensor, edges: Tensor, graph: Tensor):
+        source, target = edges.unbind(0)
+        h = self.fc(x)
+        passed = torch.zeros_like(h).index_add(0, target, h.index_select(0, source))
+        return torch.zeros(4, 6).index_add(0, graph, passed)
+
+
 class Edges(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -310,6 +324,11 @@ ZOO = {
     "one_hot": (OneHot, (_ids(1),), {"label": "int64[1,16]"}),
     "vit": (Vit, (torch.zeros(1, 3, 32, 32),), {"x": "float32[1,3,32,32]"}),
     "matmul": (MatMul, (torch.zeros(1, 6),), {"x": "float32[1,6]"}),
+    "pooled_edges": (
+        PooledEdges,
+        (torch.zeros(6, 5), _ids(2, 9), _ids(6)),
+        {"x": "float32[1,5]", "edges": "int64[2,16]", "graph": "int64[1]"},
+    ),
     "edges": (Edges, (torch.zeros(6, 5), _ids(2, 9)), {"x": "float32[1,5]", "edge_index": "int64[2,16]"}),
     "joined": (Joined, (torch.zeros(1, 4), torch.zeros(1, 6)), {"a": "float32[1,4]", "b": "float32[1,6]"}),
     "cell": (
