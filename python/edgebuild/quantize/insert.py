@@ -9,6 +9,7 @@ import onnx_ir as ir
 from edgebuild.errors import InternalError
 from edgebuild.graph.values import is_op
 from edgebuild.quantize import products
+from edgebuild.quantize.adaround import apply_rounding
 from edgebuild.quantize.correct import bias_correction
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Kind, Layer, find_layers
@@ -17,7 +18,13 @@ from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.recurrent import quantize_lstm
 from edgebuild.quantize.region import MOVING, Region, find_region, float_inputs
 from edgebuild.quantize.tables import quantize_table
-from edgebuild.quantize.weights import QuantizedWeight, quantize_bias, quantize_weight, scales_for_bias
+from edgebuild.quantize.weights import (
+    QuantizedWeight,
+    quantize_bias,
+    quantize_weight,
+    rounding_key,
+    scales_for_bias,
+)
 from edgebuild.targets.spec import QuantizationScheme
 
 DTYPES = {
@@ -91,7 +98,7 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
             quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
             fused = True
         elif mode == "dynamic":
-            weight = _weight(layer, scheme)
+            weight = _weight(layer, scheme, plan)
             products.dynamic(editor, layer, weight, _shift(layer, weight, plan))
             fused = True
         else:
@@ -210,7 +217,7 @@ def _insert_pair(
     )
 
 
-def _weight(layer: Layer, scheme: QuantizationScheme, data_scale: float | None = None) -> QuantizedWeight:
+def _weight(layer: Layer, scheme: QuantizationScheme, plan: Plan, data_scale: float | None = None) -> QuantizedWeight:
     weight = layer.weight_array()
     axis = layer.channel_axis
     if layer.kind == "matmul" and layer.transposed:
@@ -218,9 +225,11 @@ def _weight(layer: Layer, scheme: QuantizationScheme, data_scale: float | None =
     bounds = None if data_scale is None else scales_for_bias(layer.bias_array(), data_scale)
     if bounds is not None and not scheme.per_channel:
         bounds = np.max(bounds, keepdims=True)
-    return quantize_weight(
+    nearest = quantize_weight(
         weight, axis, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range, smallest_scales=bounds
     )
+    packed = plan.roundings.get(layer.name, {}).get(rounding_key(scheme))
+    return nearest if packed is None else apply_rounding(layer, nearest, packed)
 
 
 def _shift(
@@ -235,13 +244,13 @@ def _static_layer(
     editor: GraphEditor, layer: Layer, data: CarriedValue, plan: Plan, scheme: QuantizationScheme, forms: Forms
 ) -> None:
     if layer.kind == "matmul" and forms.fused_products and not _read_by_quantizer_only(layer.output):
-        integers = _weight(layer, scheme)
+        integers = _weight(layer, scheme, plan)
         shift = _shift(layer, integers, plan)
         products.static(editor, layer, data.quantized, data.scale, data.zero_point, integers, shift)
         return
     node = layer.nodes[0]
     step = float(data.parameters.scale)
-    integers = _weight(layer, scheme, step)
+    integers = _weight(layer, scheme, plan, step)
     values, axis = integers.values, integers.axis
     name = layer.weight.name or layer.name
     weight = _dequantized(editor, node, name, values, integers.scales, axis)

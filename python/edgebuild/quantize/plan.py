@@ -41,6 +41,7 @@ class Plan:
         equalization: Factors by which each layer's output channels are divided before that, by layer; see ``quantize.equalize``.
         means: Mean of each input channel, by layer: biases make up for what rounding the weights shifts; see ``quantize.correct``.
         tables: Names of the embedding tables that are stored as integers; see ``quantize.tables``.
+        roundings: How weights are rounded where not to the nearest, by layer and ``weights.rounding_key``; see ``quantize.adaround``.
     """
 
     modes: Mapping[str, Mode]
@@ -50,6 +51,7 @@ class Plan:
     equalization: Vectors = field(default_factory=dict)
     means: Vectors = field(default_factory=dict)
     tables: frozenset[str] = frozenset()
+    roundings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def count(self, mode: Mode) -> int:
         """Layers of a mode."""
@@ -71,6 +73,8 @@ class Plan:
             data["means"] = _lists(self.means)
         if self.tables:
             data["tables"] = sorted(self.tables)
+        if self.roundings:
+            data["roundings"] = {name: dict(packed) for name, packed in self.roundings.items()}
         return data
 
     @classmethod
@@ -90,6 +94,7 @@ class Plan:
             equalization = _vectors(data.get("equalization", {}))
             means = _vectors(data.get("means", {}))
             tables = _names(data.get("tables", []))
+            roundings = {str(name): _texts(packed) for name, packed in data.get("roundings", {}).items()}
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
@@ -118,6 +123,7 @@ class Plan:
             equalization=equalization,
             means=means,
             tables=tables,
+            roundings=roundings,
         )
 
 
@@ -140,6 +146,13 @@ def _names(data: Any) -> frozenset[str]:
         msg = "expected a list of names"
         raise TypeError(msg)
     return frozenset(data)
+
+
+def _texts(data: Any) -> dict[str, str]:
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in data.items()):
+        msg = "expected texts by name"
+        raise TypeError(msg)
+    return dict(data)
 
 
 def _finite(vectors: Vectors) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgebuild.quantize.parameters import SMALLEST_SCALE
+from edgebuild.targets.spec import QuantizationScheme
 
 _BIAS_LIMIT = float(2**31 - 2**8)
 """Of an int32 bias, with room for the rounding."""
@@ -22,11 +23,13 @@ class QuantizedWeight:
         values: int8, the shape of the weight.
         scales: float32, ``(channels,)``, or ``(1,)`` for one scale; above 0.
         axis: Axis of ``values`` that the channels lie on.
+        limit: The largest magnitude that ``values`` may have.
     """
 
     values: npt.NDArray[np.int8]
     scales: npt.NDArray[np.float32]
     axis: int
+    limit: int = 127
 
     def dequantized(self) -> npt.NDArray[np.float32]:
         """What the integers stand for, float32, the shape of the weight."""
@@ -38,6 +41,11 @@ class QuantizedWeight:
 def weight_limit(*, reduce_range: bool) -> int:
     """The largest magnitude of a weight: 127, or 63 where pairs of products must fit 16 bits (255 * 63 * 2 < 2**15)."""
     return 63 if reduce_range else 127
+
+
+def rounding_key(scheme: QuantizationScheme) -> str:
+    """What decides the scales of weights, and so which roundings a scheme can use: "127", "63", or "127-tensor" with one scale for all."""
+    return f"{weight_limit(reduce_range=scheme.reduce_range)}{'' if scheme.per_channel else '-tensor'}"
 
 
 def quantize_weight(
@@ -73,7 +81,7 @@ def quantize_weight(
     shape = [1] * weight.ndim
     shape[axis] = -1
     values = np.clip(np.rint(weight / scales.reshape(shape)), -limit, limit).astype(np.int8)
-    return QuantizedWeight(values=values, scales=scales, axis=axis)
+    return QuantizedWeight(values=values, scales=scales, axis=axis, limit=limit)
 
 
 def scales_for_bias(bias: npt.NDArray[np.float32] | None, data_scale: float) -> npt.NDArray[np.float32] | None:

@@ -176,6 +176,7 @@ PLAN = Plan(
     equalization={"a": (0.5, 1.234, 1.0)},
     means={"b": (-1e-9, 1 / 3)},
     tables=frozenset({"words", "places"}),
+    roundings={"a": {"63": "eJw=", "127": ""}},
 )
 
 
@@ -219,6 +220,9 @@ def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
         ({"equalization": {"a": 3}}, "not a quantisation plan"),
         ({"equalization": [1.0]}, "not a quantisation plan"),
         ({"tables": "words"}, "not a quantisation plan"),
+        ({"roundings": ["a"]}, "not a quantisation plan"),
+        ({"roundings": {"a": "eJw="}}, "not a quantisation plan"),
+        ({"roundings": {"a": {"127": 3}}}, "not a quantisation plan"),
         ({"tables": [3]}, "not a quantisation plan"),
         ({"means": {"a": [10**400]}}, "not a quantisation plan"),
         ({"means": {"a": ["1"]}}, "not a quantisation plan"),
