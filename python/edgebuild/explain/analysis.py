@@ -18,8 +18,8 @@ from edgebuild.errors import CalibrationError
 from edgebuild.explain.attribution import Attribution, Contribution, attribute
 from edgebuild.explain.blame import blame, layer_rows, value_rows
 from edgebuild.explain.causes import RATIO, channel_ratio
-from edgebuild.explain.findings import Clues, Repair, findings
-from edgebuild.explain.growth import Profile, profile
+from edgebuild.explain.findings import Clues, Repair, findings, suspects
+from edgebuild.explain.growth import Profile, profile, share_through
 from edgebuild.explain.result import Analysis
 from edgebuild.explain.saturation import may_saturate, saturation_noise
 from edgebuild.explain.shift import find_shift
@@ -48,6 +48,12 @@ _BATCH_TIME_S = 0.3
 _BATCHES = (4, 64)
 
 _PROFILE_BATCHES = 16
+
+_KEPT = 1
+"""Of what is kept in the cache: another number where contributions are measured in another way."""
+
+_SUSPECTS = 3
+"""Operators of which it is measured how much of the output's noise comes through them."""
 
 
 def analyse(
@@ -139,11 +145,11 @@ class _Analyst:
                 digest.update(f"{name} {array.dtype} {array.shape}".encode())
                 digest.update(np.ascontiguousarray(array).tobytes())
         key = content_key(
-            ["attribution", graph_sha256(self.graph), self.plan.to_json(), {**vars(self.scheme)}],
+            ["attribution", _KEPT, graph_sha256(self.graph), self.plan.to_json(), {**vars(self.scheme)}],
             [list(self.evidence.fused_operators), dict(self.evidence.inputs), dict(self.evidence.outputs)],
             digest.hexdigest(),
             stage_versions(),
-            source_digest("quantize", "select", "devices", "explain"),
+            source_digest("quantize", "select", "devices"),
         )
 
         def make(folder: Path) -> None:
@@ -208,15 +214,34 @@ class _Analyst:
         self.progress("error through the graph", 0, 0)
         held_out = self.evidence.held_out[: min(self.batches(), _PROFILE_BATCHES)]
         self.by_value: Profile = profile(self.exact, candidate, held_out, self.open, self.folder / "profile")
+        growths = [
+            replace(
+                growth,
+                share=share_through(
+                    self.exact,
+                    candidate,
+                    growth.value,
+                    self.graph_output(output),
+                    held_out,
+                    self.open,
+                    self.folder / "cut",
+                ),
+            )
+            for growth in suspects(self.by_value.growths, attribution.total)[:_SUSPECTS]
+        ]
         return Clues(
             total=attribution.total,
             on_calibration=on_calibration,
             shift=find_shift(calibration, self.evidence.held_out),
-            growths=self.by_value.growths,
-            near={growth.node: self.before(growth.node) for growth in self.by_value.growths},
+            growths=growths,
+            near={growth.node: self.before(growth.node) for growth in growths},
             repairs=self.repairs(),
             saturation=self.saturation(held) if may_saturate(self.scheme, self.arch) else {},
         )
+
+    def graph_output(self, output: str) -> str:
+        """The graph's name of one of the signature's outputs."""
+        return next(name for name, other in self.evidence.outputs.items() if other == output)
 
     def repairs(self) -> list[Repair]:
         """Unequal channels that smoothing and equalisation took care of."""

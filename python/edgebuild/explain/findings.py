@@ -112,9 +112,10 @@ def findings(parts: Sequence[Part], clues: Clues) -> tuple[Finding, ...]:
                 )
             )
     top = ordered[0] if ordered else None
-    sensitive = _sensitive(clues, top)
-    if sensitive is not None:
-        found.append((1e3 if top is None or top.local < scale / GROWTH else 0.5, sensitive))
+    sensitive = _sensitive(clues)
+    if sensitive is not None and sensitive.share is not None:
+        dominates = sensitive.share >= 0.3 and (top is None or top.local < scale / GROWTH)
+        found.append((1e3 if dominates else sensitive.share / 2, sensitive))
     plain = [part for part in ordered if part.cause == "rounding"]
     if plain:
         found.append((plain[0].noise / scale, _rounding(plain, scale)))
@@ -183,18 +184,26 @@ def _data(clues: Clues, blamed: Sequence[Part], scale: float) -> Finding | None:
     )
 
 
-def _sensitive(clues: Clues, top: Part | None) -> Finding | None:
-    enough = max(LITTLE * 10, clues.total / 10)
-    candidates = [g for g in clues.growths if g.factor >= GROWTH and g.after >= enough and g.before < 0.5]
+def suspects(growths: Sequence[Growth], total: float) -> list[Growth]:
+    """Operators that may be sensitive, the largest first: what comes through them is worth measuring."""
+    enough = max(LITTLE * 10, total / 10)
+    found = [g for g in growths if g.factor >= GROWTH and g.after >= enough and g.before < 0.5]
+    return sorted(found, key=lambda g: -math.log(g.factor) * min(1.0, g.after / max(total, 1e-30)))
+
+
+def _sensitive(clues: Clues) -> Finding | None:
+    candidates = suspects(clues.growths, clues.total)
     if not candidates:
         return None
-    worst = max(candidates, key=lambda g: math.log(g.factor) * min(1.0, g.after / max(clues.total, 1e-30)))
+    worst = max(candidates, key=lambda g: g.share * (1 - 1 / g.factor))
+    share = worst.share * (1 - 1 / worst.factor)
     return Finding(
         cause="sensitive operator",
         where=f"{worst.operator} '{worst.node}'",
         layers=clues.near.get(worst.node, ()),
-        share=min(1.0, 1 - 1 / worst.factor),
-        detail=f"{worst.operator} makes {worst.factor:.3g} times the noise: {decibels(worst.before)} before it, {decibels(worst.after)} behind",
+        share=share,
+        detail=f"{worst.operator} makes {worst.factor:.3g} times the noise: {decibels(worst.before)} before it, {decibels(worst.after)} "
+        f"behind; {worst.share:.0%} of the output's noise comes through it",
         advice=ADVICE["sensitive operator"],
     )
 

@@ -1,7 +1,7 @@
 """Where noise grows on its way through a graph: the float graph and the quantised one run side by side, value by value."""
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgebuild.graph.io import load_model
+from edgebuild.graph.io import load_model, save_model
+from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.graph.values import constant_tensor
 from edgebuild.quantize.instrument import read_graph, write_exposed
 from edgebuild.quantize.layers import find_layers
@@ -40,12 +41,17 @@ _QUIET = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """Noise over signal before and behind one operator that is no layer: what it reads at worst, and what it gives."""
+    """Noise over signal before and behind one operator that is no layer: what it reads at worst, and what it gives.
+
+    ``share``: how much of the output's noise comes through it; 1 if nobody has looked.
+    """
 
     node: str
     operator: str
+    value: str
     before: float
     after: float
+    share: float = 1.0
 
     @property
     def factor(self) -> float:
@@ -109,9 +115,63 @@ def profile(graph: Path, candidate: Path, batches: Iterable[Batch], open_graph: 
         after = [noise[pair] for pair in outs if pair in noise]
         if before and after:
             name = node.name or node.outputs[0].name or ""
-            growths.append(Growth(node=name, operator=node.op_type, before=max(before), after=max(after)))
+            growths.append(
+                Growth(node=name, operator=node.op_type, value=outs[0][0], before=max(before), after=max(after))
+            )
     by_value = {name: noise[name, other] for name, other in pairs.items() if (name, other) in noise}
     return Profile(noise=by_value, growths=tuple(growths))
+
+
+def share_through(
+    graph: Path, candidate: Path, value: str, output: str, batches: Sequence[Batch], open_graph: OpenGraph, folder: Path
+) -> float:
+    """How much of the noise of an output comes through one value: what is gone when the value is given exactly.
+
+    Args:
+        graph: The float graph that the candidate was made from.
+        candidate: The quantised one.
+        value: Of both.
+        output: The graph's name of the output.
+        batches: By the graph's input names.
+        open_graph: How a graph is run.
+        folder: For the graphs; removed.
+    """
+    if value == output:
+        return 1.0
+    model = load_model(candidate)
+    old = next((v for node in model.graph for v in node.outputs if v.name == value), None)
+    if old is None:
+        return 0.0
+    given = ir.Value(name=value, type=old.type, shape=old.shape)
+    old.name = f"{value}_computed"
+    for use in list(old.uses()):
+        use.node.replace_input_with(use.idx, given)
+    model.graph.inputs.append(given)
+    for unused in [other for other in model.graph.outputs if other.name != output]:
+        model.graph.outputs.remove(unused)
+    DeadCodeElimination()(model)
+    read = {v.name for v in model.graph.inputs if list(v.uses())}
+    for unused in [other for other in model.graph.inputs if other.name not in read]:
+        model.graph.inputs.remove(unused)
+    noise = [0.0, 0.0]
+    try:
+        folder.mkdir(parents=True)
+        save_model(model, folder / "given.onnx")
+        with ExitStack() as stack:
+            exact = stack.enter_context(
+                open_graph(write_exposed(read_graph(graph, [value, output]), [value, output], folder / "a"))
+            )
+            whole = stack.enter_context(open_graph(candidate))
+            cut = stack.enter_context(open_graph(folder / "given.onnx"))
+            for batch in batches:
+                wanted = exact.run(batch)
+                feeds = {name: array for name, array in {**batch, value: wanted[value]}.items() if name in read}
+                for index, got in enumerate((whole.run(batch)[output], cut.run(feeds)[output])):
+                    difference = np.asarray(got, np.float64) - np.asarray(wanted[output], np.float64)
+                    noise[index] += float(np.sum(difference**2, where=np.isfinite(difference)))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return min(max(1 - noise[1] / noise[0], 0.0), 1.0) if noise[0] > 0 else 0.0
 
 
 def _float(value: ir.Value | None) -> bool:

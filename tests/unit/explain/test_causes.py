@@ -71,7 +71,7 @@ def test_saturation_comes_first_if_it_is_more_than_all_that_shows() -> None:
 
 
 def test_an_operator_that_makes_small_noise_large_comes_before_the_layers() -> None:
-    growth = Growth(node="exp", operator="Exp", before=1e-3, after=1e-1)
+    growth = Growth(node="exp", operator="Exp", value="e", before=1e-3, after=1e-1)
     clues = Clues(total=0.1, growths=[growth], near={"exp": ("head",)})
     found = findings([part("a", 0.1, local=1e-3)], clues)
     assert (found[0].cause, found[0].layers) == ("sensitive operator", ("head",))
@@ -80,8 +80,15 @@ def test_an_operator_that_makes_small_noise_large_comes_before_the_layers() -> N
     assert findings([part("a", 0.1, local=0.2)], clues)[0].where == "a"
 
 
+def test_an_operator_off_the_main_path_comes_behind_the_layers() -> None:
+    growth = Growth(node="gelu", operator="Gelu", value="g", before=1e-2, after=1e-1, share=0.1)
+    found = findings([part("a", 0.005, local=1e-4)], Clues(total=0.005, growths=[growth]))
+    assert [finding.where for finding in found] == ["a", "Gelu 'gelu'"]
+    assert found[1].share == pytest.approx(0.09)
+
+
 def test_an_operator_whose_noise_does_not_matter_in_the_end_is_not_named() -> None:
-    growth = Growth(node="exp", operator="Exp", before=1e-6, after=1e-5)
+    growth = Growth(node="exp", operator="Exp", value="e", before=1e-6, after=1e-5)
     assert causes(part("a", 0.1), clues=Clues(total=0.1, growths=[growth])) == [("rounding", "a")]
 
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from explain_tools import evidence_for, open_session, three_convolutions
 
-from edgebuild.explain.growth import profile
+from edgebuild.explain.growth import profile, share_through
 from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.insert import forms_of
 
@@ -58,3 +58,18 @@ def test_the_noise_of_a_value_is_that_of_both_graphs_run_apart(tmp_path: Path) -
         signal += float(np.sum(results[0] ** 2))
         noise += float(np.sum((results[0] - results[1]) ** 2))
     assert found.noise["y"] == pytest.approx(noise / signal, rel=0.05)
+
+
+def test_the_share_through_a_value_is_what_is_gone_when_it_is_exact(tmp_path: Path) -> None:
+    graph = three_convolutions(tmp_path / "g.onnx")
+    evidence = evidence_for(graph, ranges={"a": (0.0, 0.3)})  # nearly all noise arises here
+    candidate = write_candidate(graph, evidence.plan, evidence.scheme, forms_of(()), tmp_path / "c.onnx")
+
+    def share(value: str) -> float:
+        return share_through(graph, candidate, value, "y", evidence.held_out, open_session, tmp_path / "work")
+
+    assert share("y") == 1.0
+    assert share("c2") > 0.95  # behind it
+    assert share("c1") < 0.05  # before it
+    assert share("no such value") == 0.0
+    assert not (tmp_path / "work").exists()
