@@ -9,23 +9,26 @@ from edgebuild.model.guess import Guess
 def sentence(name: str, guess: Guess, shape: tuple[int, ...]) -> str:
     """The announcement of one assumed input, with the flag that overrides it."""
     guessed = [i for i, axis in enumerate(guess.axes) if isinstance(axis, str)]
-    letters = [str(n) for n in shape]
-    for i in guessed:
-        letters[i] = {
-            "batch": "N",
-            "sequence": "T",
-            "space": "DHW"[i - len(shape) + 3] if len(shape) > 3 else "S",
-            "depth": "D",
-            "height": "H",
-            "width": "W",
-        }.get(str(guess.axes[i]), "L")
+    letters = _letters(guess, shape)
     sizes = ", ".join(f"axis {i} = {shape[i]}" for i in guessed if guess.axes[i] != "batch")
     how = f"; {sizes} {'was' if sizes.count('=') == 1 else 'were'} tried and accepted" if sizes else ""
     text = ",".join(map(str, shape))
     return (
-        f"assumed input '{name}' is {guess.dtype}[{text}]: {guess.reason}{how}; "
+        f"assumed input '{name}' is {guess.dtype}[{text}]: {guess.reason or 'nothing says its shape'}{how}; "
         f"override with --input '{name}:{guess.dtype}[{','.join(letters)}]'"
     )
+
+
+def _letters(guess: Guess, shape: tuple[int, ...]) -> list[str]:
+    """The sizes, and letters for those that were guessed: each its own, as in N,H,W,3."""
+    space = [i for i, axis in enumerate(guess.axes) if axis == "space"]
+    named = {"batch": "N", "sequence": "T", "depth": "D", "height": "H", "width": "W"}
+    letters = [str(size) for size in shape]
+    for i, axis in enumerate(guess.axes):
+        if isinstance(axis, str):
+            letter = "DHW"[-len(space) :][space.index(i)] if i in space and 1 < len(space) < 4 else named.get(axis, "L")
+            letters[i] = letter if letter not in letters else f"{letter}{i}"
+    return letters
 
 
 def failure(
