@@ -42,7 +42,8 @@ class Runner:
         fallback: False: the first variant that is asked for must run here, else IncompatibleError.
         options: Engine options that override the variant's, e.g. ``{"intra_op_threads": "1"}``.
         runtime_path: Folders of external engine libraries, separated by colons; by default ``$EDGEBUILD_RUNTIME_PATH``.
-        state_dir: Where plans and tuning are kept; by default ``$XDG_STATE_HOME/edgebuild/<id>``.
+        state_dir: Where a backend keeps what it makes on the board (plans, tuning); by default ``$XDG_STATE_HOME/edgebuild/<id>``. No
+            backend of this version keeps anything.
         cache_dir: Where archives are unpacked; by default ``$XDG_CACHE_HOME/edgebuild/bundles``.
 
     Raises:

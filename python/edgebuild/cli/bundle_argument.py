@@ -95,7 +95,7 @@ def runner_command(name: str, options: Sequence[click.Option]) -> click.Command:
         click.Option(["--variant"], metavar="V", help="Only this variant."),
         click.Option(["--no-fallback"], is_flag=True, help="Fail if the first variant can't run here."),
         click.Option(["--option"], multiple=True, metavar="NAME=VALUE", help="Override an option of the variant."),
-        click.Option(["--state-dir"], metavar="DIR", help="Where plans and tuning go."),
+        click.Option(["--state-dir"], metavar="DIR", help="For plans and tuning; nothing is kept yet."),
         click.Option(["--deadline"], metavar="SECONDS", type=float, help="Limit of loading, and of each inference."),
         click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else on stdout."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Say more; show the traceback of an error."),

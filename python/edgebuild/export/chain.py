@@ -235,6 +235,11 @@ _STRUCTURE_HINT = (
 )
 
 
+_COMPLEX_HINT = (
+    "ONNX has no complex tensors: return torch.view_as_real(output), with real and imaginary part on a last axis of 2"
+)
+
+
 def _is_rounding(wrong: Exception) -> bool:
     """Whether every output that is outside is so by little: finite, and within some tens of its tolerance."""
     outside = [p for p in getattr(wrong, "parity", ()) if not p.passed]
@@ -244,7 +249,9 @@ def _is_rounding(wrong: Exception) -> bool:
 
 
 _BY_VALUE = re.compile(r"data-dependent|dynamic value of condition")
-_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)")
+_NO_KERNEL = re.compile(
+    r"Could not find an implementation for (\w+)|Type 'tensor\(bfloat16\)' of input parameter \(\w+\) of operator \((\w+)\)"
+)
 
 
 def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildError:
@@ -252,13 +259,17 @@ def _failure(attempts: Sequence[Attempt], wrong: Exception | None) -> EdgebuildE
     if wrong is not None:
         return GateError(
             f"the exported model does not compute what the original computes: {wrong}; tried {tried}",
-            hint=_TOLERANCE_HINT if _is_rounding(wrong) else _STRUCTURE_HINT,
+            hint=_COMPLEX_HINT
+            if "complex" in str(wrong)
+            else _TOLERANCE_HINT
+            if _is_rounding(wrong)
+            else _STRUCTURE_HINT,
         )
     kernel = next((found for a in attempts if a.error and (found := _NO_KERNEL.search(a.error))), None)
     if kernel is not None:
         return ModelError(
-            f"ONNX Runtime has no CPU kernel of {kernel.group(1)} for the model's element types; tried {tried}",
-            hint="bfloat16 and 8-bit floats are rare there: save the model in float32 (model.float()) or float16",
+            f"ONNX Runtime has no CPU kernel of {kernel.group(1) or kernel.group(2)} for the model's element types; tried {tried}",
+            hint="bfloat16, 8-bit floats and, in some operators, float64 are rare there: save the model in float32 (model.float())",
         )
     hint = "replace that operator in the model by standard ones, or export an ONNX file yourself and pass that"
     if any(a.error and _BY_VALUE.search(a.error) for a in attempts):

@@ -1,5 +1,6 @@
 """Scripted control flow, state, nested outputs."""
 
+import numpy as np
 import torch
 from export_case import case, floats
 from torch import nn
@@ -102,3 +103,16 @@ class EarlyExitLstm(nn.Module):
             hidden, state = self.cell(x, (hidden, state))
             steps += 1
         return hidden, state
+
+
+@case(
+    "packed_sequences", lambda rng, size: [rng.standard_normal((2, 6, 4)).astype("float32"), np.array([6, size])], "s"
+)
+class PackedSequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(4, 3, batch_first=True, bidirectional=True)
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True)
+        return nn.utils.rnn.pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=6)[0]

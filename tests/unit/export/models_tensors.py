@@ -168,3 +168,11 @@ class Repeat(nn.Module):
 class Linalg(nn.Module):
     def forward(self, x):
         return torch.linalg.det(x), torch.diagonal(x, dim1=1, dim2=2), torch.tril(x)
+
+
+@case("cumprod", floats(3, 11, 2))
+class RunningProducts(nn.Module):
+    def forward(self, x):
+        opacity = torch.sigmoid(x)
+        rays = torch.cumprod(1.0 - opacity + 1e-10, 1)
+        return rays, x.cumprod(-1), x[:, :1].cumprod(1), (x > 0).cumprod(0)

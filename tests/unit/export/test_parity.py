@@ -47,6 +47,26 @@ def test_a_model_that_decides_by_values_is_told_what_to_do_instead():
     assert "torch.where" not in _failure([Attempt(exporter="b", error="no kernel", operator="aten::x")], None).hint
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "NotImplemented: Could not find an implementation for Conv(11) node with name 'n0'",
+        "InvalidGraph: Type 'tensor(bfloat16)' of input parameter (x) of operator (Conv) in node (n0) is invalid.",
+    ],
+)
+def test_a_type_that_the_engine_has_no_kernel_for_is_said_as_that(said):
+    error = _failure(
+        [Attempt(exporter="a", error=said), Attempt(exporter="b", error="no", operator="onnx::Constant")], None
+    )
+    assert error.message.startswith("ONNX Runtime has no CPU kernel of Conv for the model's element types")
+    assert "model.float()" in error.hint
+
+
+def test_a_complex_output_is_met_with_how_to_return_it():
+    wrong = DisagreementError("output y on sample 0: the original gives complex64[2], the exported model float32[2,2]")
+    assert "torch.view_as_real" in _failure([Attempt(exporter="a", error="no")], wrong).hint
+
+
 def test_another_shape_is_never_met_with_a_wider_tolerance():
     error = _failure([Attempt(exporter="a", error="no")], DisagreementError("output y: another shape"))
     assert "--parity-tol" not in str(error.hint)

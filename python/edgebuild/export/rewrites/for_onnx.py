@@ -72,9 +72,19 @@ def fit_for_onnx(graph: Any) -> None:
 
 
 def _settle(graph: Any, block: Any) -> int:
-    """Gives every ``if`` with a branch that raises the condition of the other branch; how many there were."""
+    """Gives every ``if`` with a branch that raises the condition of the other branch, and answers what asks whether a tensor is one.
+
+    Returns:
+        How many of both there were.
+    """
     settled = 0
     for node in list(block.nodes()):
+        if node.kind() == "prim::isinstance" and _is_tensor(node):
+            with graph.insert_point_guard(node):
+                node.output().replaceAllUsesWith(graph.insertConstant(True))
+            node.destroy()
+            settled += 1
+            continue
         blocks = list(node.blocks())
         for inner in blocks:
             settled += _settle(graph, inner)
@@ -86,3 +96,8 @@ def _settle(graph: Any, block: Any) -> int:
                 node.replaceInput(0, graph.insertConstant(raising[1]))
             settled += 1
     return settled
+
+
+def _is_tensor(node: Any) -> bool:
+    """Whether a type test is one that a value typed as a tensor passes."""
+    return node.inputsAt(0).type().kind() == "TensorType" and "Tensor" in [str(kind) for kind in node.tys("types")]

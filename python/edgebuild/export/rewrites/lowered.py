@@ -20,7 +20,7 @@ def pooling_bins(size: int, bins: int) -> list[tuple[int, int]]:
 
 def _fixed(size: Any, what: str) -> int:
     if not isinstance(size, int):
-        message = f"{what} over a dynamic axis to a size other than 1: the bins are not known at build"
+        message = f"{what} over a dynamic axis: its size must be known at build"
         raise NotImplementedError(message)
     return size
 
@@ -245,6 +245,25 @@ def _by_whole_factors(name: str, rank: int) -> Callable[..., torch.Tensor]:
     return resize
 
 
+def cumulative_product(x: torch.Tensor, dim: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """``aten::cumprod``, in log2(size) products: after step k each element is the product of the last 2^k up to it."""
+    x = x if dtype is None else x.to(dtype)
+    x = (
+        x.to(torch.int64)
+        if x.dtype in (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32) and dtype is None
+        else x
+    )
+    if x.dim() == 0:
+        return x
+    size = _fixed(x.shape[dim], "a running product")
+    step = 1
+    while step < size:
+        later = x.narrow(dim, step, size - step) * x.narrow(dim, 0, size - step)
+        x = torch.cat([x.narrow(dim, 0, step), later], dim)
+        step *= 2
+    return x
+
+
 def pairwise_distance(
     a: torch.Tensor, b: torch.Tensor, p: float = 2.0, compute_mode: int | None = None
 ) -> torch.Tensor:
@@ -275,6 +294,7 @@ LOWERED: dict[str, Callable[..., Any]] = {
     "aten::select": select,
     "aten::median": lambda x, *args: median(x, *args) if args else median(x.flatten(), 0)[0],
     "aten::kthvalue": kth_value,
+    "aten::cumprod": cumulative_product,
     "aten::cdist": pairwise_distance,
     "aten::_cdist_forward": pairwise_distance,
     "aten::_upsample_nearest_exact1d": _nearest_exact_scales,

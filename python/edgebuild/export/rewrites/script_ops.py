@@ -267,6 +267,11 @@ def _raise(node: Any, inputs: list[Any]) -> Any:
 
 @handles("prim::isinstance")
 def _isinstance(node: Any, inputs: list[Any]) -> Any:
+    types = [str(kind) for kind in node.tys("types")]
+    if isinstance(inputs[0], torch.Tensor):
+        return any(kind == "Tensor" or kind.startswith("Union[Tensor") for kind in types)
+    if types == ["Tensor"]:
+        return False
     message = "a type test at run time"
     raise NotImplementedError(message)
 
