@@ -141,7 +141,7 @@ def _explain_backend(
     subject: Subject, backend: str, *, measure: bool, layers: bool, given: tuple[Any, Any, Any], progress: Progress
 ) -> BackendExplanation:
     entry = subject.report["graphs"][backend]
-    quantization = subject.report["quantization"].get(backend, {})
+    quantization = subject.report["quantization"].get(backend) or {}
     search = quantization.get("search") or {}
     passes = passes_of(entry["passes"])
     opener = partial(_opener(subject, backend), cache=subject.cache)
@@ -166,9 +166,17 @@ def _explain_backend(
         nodes=(entry["nodes"][0], entry["nodes"][1]),
         passes=passes,
         trials=search.get("trials", ()),
-        reason=str(quantization.get("reason", "")),
+        reason="; ".join(part for part in (str(quantization.get("reason", "")), _caution(search, given)) if part),
         analysis=_analysis(subject, backend, given, opener, progress) if layers else None,
     )
+
+
+def _caution(search: Mapping[str, Any], given: tuple[Any, Any, Any]) -> str:
+    """What is said with every figure that comes from random data; empty: they are real."""
+    random = (search.get("calibration") or {}).get("random", False)
+    if not random or given[0] is not None or given[1] is not None:
+        return ""
+    return "calibrated and judged on random data: what is said of the error does not hold for real data (--data DATA)"
 
 
 def _analysis(

@@ -126,6 +126,10 @@ def with_data(
     def kept(part: CalibrationData) -> list[Batch]:
         return bounded(named_batches(part, evidence.inputs), len(part))
 
+    for flag, source in (("--calib", calib), ("--data", data)):
+        if isinstance(source, str) and source == "random":
+            msg = f"{flag} random: random numbers say nothing about what the model meets in use"
+            raise UsageError(msg, hint="give real data; a folder of that name is ./random")
     search_path = [str(Path.cwd())]
     if calib is not None:
         with open_calibration(calib, signature, preprocess=preprocess, search_path=search_path, cache=cache) as opened:

@@ -154,6 +154,20 @@ def test_where_the_build_kept_no_data_the_error_says_what_to_give(
     assert "--data" in result.err
 
 
+def test_random_data_are_no_data_in_use_and_random_calibration_is_said(
+    explained: Callable[..., Path], invoke: Invoke
+) -> None:
+    path = explained()
+    result = invoke("explain", str(path), "--data", "random")
+    assert result.code == 2
+    assert "random numbers say nothing" in result.err
+    report = path.with_name("m.board.report.json")
+    data = json.loads(report.read_text(encoding="utf-8"))
+    data["quantization"]["reference"]["search"]["calibration"] = {"random": True}
+    report.write_text(json.dumps(data), encoding="utf-8")
+    assert "does not hold for real data" in invoke("explain", str(path), "--no-layers").out
+
+
 def test_a_missing_report_says_where_it_should_be(explained: Callable[..., Path], invoke: Invoke) -> None:
     path = explained()
     report = path.with_name("m.board.report.json")
