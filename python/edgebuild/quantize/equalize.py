@@ -66,7 +66,7 @@ def equalization_factors(graph: ir.Graph, channels: Mapping[str, ChannelStatisti
             free[read] = False
     factors = np.ones(slots.count)
     for group in connected([read for _, read in users]):
-        members = [_Reader.of(*users[index], channels[users[index][0].data.name or ""]) for index in group]
+        members = [LayerNoise.of(*users[index], channels[users[index][0].data.name or ""]) for index in group]
         _choose(members, free, factors)
     # Four digits do, and keep the decisions short.
     rounded = np.array([float(f"{factor:.4g}") for factor in factors])
@@ -113,8 +113,8 @@ def _of_slots(slots: Slots, factors: Mapping[int, float]) -> _Array:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Reader:
-    """A layer that reads channels, in numbers.
+class LayerNoise:
+    """A layer that reads channels, in numbers, and the noise that 8 bits make in it.
 
     Args:
         slots: Of its input channels, ``(C,)``.
@@ -135,7 +135,7 @@ class _Reader:
     taps: int
 
     @classmethod
-    def of(cls, layer: Layer, slots: Slots, channels: ChannelStatistics) -> "_Reader":
+    def of(cls, layer: Layer, slots: Slots, channels: ChannelStatistics) -> "LayerNoise":
         weight = layer.weight_array().astype(np.float64)
         if layer.kind == "matmul":
             weight = weight if layer.transposed else weight.T
@@ -170,7 +170,7 @@ class _Reader:
         return float(activations + weights) / signal
 
 
-def _choose(readers: Sequence[_Reader], free: npt.NDArray[np.bool_], factors: _Array) -> None:
+def _choose(readers: Sequence[LayerNoise], free: npt.NDArray[np.bool_], factors: _Array) -> None:
     """Writes the factors of one group's slots, if any gain enough."""
     reach, rows = np.zeros(len(factors)), np.zeros(len(factors))
     for reader in readers:
@@ -194,7 +194,7 @@ def _choose(readers: Sequence[_Reader], free: npt.NDArray[np.bool_], factors: _A
         factors[usable] = best[usable]
 
 
-def _level(readers: Sequence[_Reader], usable: npt.NDArray[np.bool_], wanted: _Array) -> float:
+def _level(readers: Sequence[LayerNoise], usable: npt.NDArray[np.bool_], wanted: _Array) -> float:
     """What factors are divided by: a geometric mean of 1, or such that no scaled channel is wider than the widest that stays."""
     scaled = np.ones(len(usable))
     scaled[usable] = wanted

@@ -16,7 +16,7 @@ from edgebuild.graph.values import constant_array, input_at
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Layer, find_layers
 
-_LIMIT = 2.0**10
+LIMIT = 2.0**10
 """Of a factor, both ways: a channel that is always 0 has no range to move, and float32 has to hold the weights."""
 
 _GAIN = 2.0
@@ -80,7 +80,7 @@ def _factors(largest: npt.NDArray[np.float64], layers: list[Layer], alpha: float
     factors[seen] = largest[seen] ** alpha / rows[seen] ** (1 - alpha)
     factors[seen] /= np.exp(np.mean(np.log(factors[seen])))
     # Powers of two would be exact; the gain in accuracy is that of the mantissa's last bit, the loss half a step.
-    return np.clip(factors, 1 / _LIMIT, _LIMIT)
+    return np.clip(factors, 1 / LIMIT, LIMIT)
 
 
 def _row_magnitudes(layer: Layer) -> npt.NDArray[np.float64]:
