@@ -155,6 +155,8 @@ def _int8(backend: "BackendExplanation", title: str, *, verbose: bool) -> list[s
     if analysis is None:
         return lines
     which = "what ships" if analysis.shipped else "what came nearest"
+    if any(layer.reverted for layer in analysis.layers):
+        which += ", as if no layer were left in float"
     lines += ["", output.heading(f"Why it loses: {analysis.candidate} ({which})")]
     lines += output.wrap(total_text(analysis), "  ", "  ", output.width())
     shown = [f for i, f in enumerate(analysis.findings) if i == 0 or f.share is None or f.share >= _SMALLEST][

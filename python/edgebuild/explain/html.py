@@ -17,10 +17,10 @@ _BARS = 80
 
 _STYLE = """
 :root { color-scheme: light dark; --ground: #ffffff; --ink: #1d2733; --soft: #5b6875; --line: #d9dfe5; --card: #f5f7f9;
-  --blue: #2f6fb3; --orange: #c8641b; --red: #bb2f3a; --green: #2c8a57; --purple: #7a4fb5; --teal: #1b8a99; --grey: #8a96a3; }
+  --blue: #2f6fb3; --orange: #c8641b; --red: #bb2f3a; --green: #2c8a57; --purple: #7a4fb5; --teal: #1b8a99; --grey: #8a96a3; --pink: #b03a86; }
 @media (prefers-color-scheme: dark) { :root { --ground: #14191f; --ink: #e4e9ee; --soft: #9aa7b4; --line: #323c47;
   --card: #1d242c; --blue: #6aa7e8; --orange: #ee9a58; --red: #ef7680; --green: #63c48f; --purple: #b394ea; --teal: #5cc3d1;
-  --grey: #8a96a3; } }
+  --grey: #8a96a3; --pink: #e88ac3; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 940px; padding: 24px 32px 64px; background: var(--ground); color: var(--ink);
   font: 14px/1.5 system-ui, "Segoe UI", Roboto, "Helvetica Neue", sans-serif; }
@@ -37,7 +37,7 @@ svg .mark { stroke: var(--red); stroke-dasharray: 4 3; } svg .line { stroke: var
 svg .held { fill: var(--blue); fill-opacity: .45; } svg .calib { stroke: var(--orange); stroke-width: 1.4; fill: none; }
 svg .beyond { fill: var(--red); fill-opacity: .13; } svg .range { stroke: var(--red); stroke-width: 1.4; fill: none; }
 .c-calibration-data { --c: var(--purple); } .c-clipping { --c: var(--red); } .c-wide-range { --c: var(--teal); }
-.c-channel-range-ratio { --c: var(--orange); } .c-outliers { --c: var(--orange); } .c-saturation { --c: var(--red); }
+.c-channel-range-ratio { --c: var(--orange); } .c-outliers { --c: var(--pink); } .c-saturation { --c: var(--red); }
 .c-sensitive-operator { --c: var(--green); } .c-rounding { --c: var(--blue); }
 svg [class*="c-"] { fill: var(--c); } .dot { display: inline-block; width: 10px; height: 10px; border-radius: 5px; background: var(--c); margin-right: 6px; }
 .card { background: var(--card); border-left: 4px solid var(--c, var(--line)); border-radius: 4px; padding: 10px 14px; margin: 8px 0; }
@@ -108,6 +108,8 @@ def _int8(backend: BackendExplanation, title: str) -> Iterator[str]:
 
 def _why(analysis: Analysis, title: str) -> Iterator[str]:
     which = "what ships" if analysis.shipped else "what came nearest; float ships"
+    if any(layer.reverted for layer in analysis.layers):
+        which += ", as if no layer were left in float"
     yield f"<h2>Why INT8 loses{escape(title)}</h2><p>{escape(analysis.candidate)} ({which})</p>"
     yield (
         f"<p>Signal to noise of output <code>{escape(analysis.output)}</code> is <b>{decibels(analysis.total)}</b> with all "

@@ -14,7 +14,7 @@ _ROW = 22
 _CHARACTER = 6.6
 """Width of a character of 11 pixels, about."""
 
-_FLOOR = 1e-5
+_FLOOR = 1e-7
 """Share of values in a bin that is drawn as nothing; the height is the logarithm above it."""
 
 _TAIL = 0.0005
