@@ -61,12 +61,13 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--min-agreement",
     metavar="X",
     type=float,
-    default=0.98,
-    show_default=True,
-    help="Decisions that must stay, 0 to 1.",
+    help="Decisions that must stay, 0 to 1 (default 0.98 where there is one a sample).",
 )
 @click.option(
-    "--min-sqnr", metavar="DB", type=float, help="Least signal to noise of outputs (default 20; 12 by decisions)."
+    "--min-sqnr",
+    metavar="DB",
+    type=float,
+    help="Least signal to noise of outputs (default 20; 12 by decisions, 31 for embeddings).",
 )
 @click.option(
     "--effort",
@@ -105,7 +106,7 @@ def command(
     preprocess: str | None,
     evaluate: str | None,
     max_drop: float,
-    min_agreement: float,
+    min_agreement: float | None,
     min_sqnr: float | None,
     effort: str,
     require: str | None,

@@ -37,7 +37,7 @@ from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.statistics import Observations
 from edgebuild.select.budget import Score
 from edgebuild.select.evidence import Evidence
-from edgebuild.select.search import noise_share
+from edgebuild.select.trials import noise_share
 from edgebuild.select.workbench import Workbench
 
 Batch = Mapping[str, npt.NDArray[Any]]

@@ -179,7 +179,10 @@ class _Reading:
         array = np.asarray(data, np.float32)
         if not self.kernel:
             flat = array.reshape(-1, self.depth)
-            return flat[_some(len(flat), random)][None]
+            flat = flat[_some(len(flat), random)]
+            # Tokens differ in size by orders of magnitude, and the normalisation behind most products makes them alike.
+            largest = np.abs(flat).max(axis=1, keepdims=True, initial=0.0)
+            return np.asarray(flat / np.where(largest > 0, largest, 1), np.float32)[None]
         rank = len(self.kernel)
         padded = np.pad(array, [(0, 0), (0, 0), *zip(self.pads[:rank], self.pads[rank:], strict=True)])
         reach = [(k - 1) * d + 1 for k, d in zip(self.kernel, self.dilations, strict=True)]

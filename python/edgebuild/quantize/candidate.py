@@ -36,20 +36,21 @@ class RangeChooser:
     Args:
         observations: Of the values.
         scheme: Whose integer type and symmetry the ranges are for.
+        only: Values that are asked for; None: all that were observed.
     """
 
-    def __init__(self, observations: Observations, scheme: QuantizationScheme) -> None:
+    def __init__(
+        self, observations: Observations, scheme: QuantizationScheme, *, only: frozenset[str] | None = None
+    ) -> None:
         self._observations = observations
+        self._names = [name for name in observations.tensors if only is None or name in only]
         self._levels = 2**16 if scheme.activation.endswith("16") else 2**8
         self._symmetric = scheme.symmetric_activations
         self._found: dict[tuple[str, RangeMethod], tuple[float, float]] = {}
 
     def ranges(self, methods: Mapping[str, RangeMethod] | RangeMethod) -> dict[str, tuple[float, float]]:
         """(low, high) of every observed value, by one method or by one for each."""
-        return {
-            name: self._range(name, methods if isinstance(methods, str) else methods[name])
-            for name in self._observations.tensors
-        }
+        return {name: self._range(name, methods if isinstance(methods, str) else methods[name]) for name in self._names}
 
     def _range(self, name: str, method: RangeMethod) -> tuple[float, float]:
         if (name, method) not in self._found:
@@ -61,7 +62,12 @@ class RangeChooser:
 
 def without(plan: Plan, layers: frozenset[str]) -> Plan:
     """The plan with some layers left float."""
-    return replace(plan, modes={name: mode for name, mode in plan.modes.items() if name not in layers})
+    return replace(
+        plan,
+        modes={name: mode for name, mode in plan.modes.items() if name not in layers},
+        means={name: values for name, values in plan.means.items() if name not in layers},
+        roundings={name: kept for name, kept in plan.roundings.items() if name not in layers},
+    )
 
 
 def prepare(model: ir.Model, layers: Collection[str] | None = None) -> int:
@@ -139,7 +145,8 @@ def apply_equalization(model: ir.Model, factors: Vectors) -> None:
 def apply_smoothing(model: ir.Model, smoothing: Smoothing | None) -> None:
     """Smooths in place as a plan says."""
     if smoothing is not None:
-        smooth(model, {name: np.asarray(values) for name, values in smoothing.absmax.items()}, alpha=smoothing.alpha)
+        absmax = {name: np.asarray(values) for name, values in smoothing.absmax.items()}
+        smooth(model, absmax, alpha=smoothing.alpha, alphas=smoothing.alphas)
 
 
 def _save(model: ir.Model, path: Path) -> None:

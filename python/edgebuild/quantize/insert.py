@@ -36,7 +36,7 @@ DTYPES = {
 
 _MODES_OF_KIND: Mapping[Kind, tuple[Mode, ...]] = {
     "conv": ("static",),
-    "matmul": ("static", "dynamic", "blockwise"),
+    "matmul": ("static", "dynamic", "rowwise", "blockwise"),
     "recurrent": ("dynamic",),
 }
 
@@ -90,12 +90,17 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
     for layer in static:
         _static_layer(editor, layer, pairs[layer.data], plan, scheme, forms)
     fused = False
+    scaled_rows: products.ScaledRows = {}
     for name, mode in plan.modes.items():
         layer = layers[name]
         if mode == "static":
             fused |= layer.kind == "matmul" and forms.fused_products
         elif layer.kind == "recurrent":
             quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
+            fused = True
+        elif mode == "rowwise":
+            weight = _weight(layer, scheme, plan)
+            products.rowwise(editor, layer, weight, scaled_rows, _shift(layer, weight, plan))
             fused = True
         elif mode == "dynamic":
             weight = _weight(layer, scheme, plan)

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Mode = Literal["static", "dynamic", "blockwise"]
-"""How a layer is computed: on ranges measured before, on ranges of each run, or on integer weights with float activations
-that the kernel quantises block by block."""
+Mode = Literal["static", "dynamic", "rowwise", "blockwise"]
+"""How a layer is computed: on ranges measured before, on the range of each run, on that of rows scaled alike, or on integer
+weights with float activations that the kernel quantises block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,12 @@ class Smoothing:
     Args:
         alpha: How much of it, from 0 to 1.
         absmax: Largest magnitude of each channel of the activations, by name.
+        alphas: The same as ``alpha`` for single activations, by name.
     """
 
     alpha: float
     absmax: "Vectors"
+    alphas: Mapping[str, float] = field(default_factory=dict)
 
 
 Vectors = Mapping[str, tuple[float, ...]]
@@ -65,7 +67,11 @@ class Plan:
             "ranges": {name: list(pair) for name, pair in self.ranges.items()},
             "smoothing": None
             if self.smoothing is None
-            else {"alpha": self.smoothing.alpha, "absmax": _lists(self.smoothing.absmax)},
+            else {
+                "alpha": self.smoothing.alpha,
+                "absmax": _lists(self.smoothing.absmax),
+                "alphas": dict(self.smoothing.alphas),
+            },
         }
         if self.equalization:
             data["equalization"] = _lists(self.equalization)
@@ -90,7 +96,11 @@ class Plan:
             operators = frozenset(str(name) for name in data["operators"])
             smoothing = data.get("smoothing")
             if smoothing is not None:
-                smoothing = Smoothing(alpha=float(smoothing["alpha"]), absmax=_vectors(smoothing["absmax"]))
+                smoothing = Smoothing(
+                    alpha=float(smoothing["alpha"]),
+                    absmax=_vectors(smoothing["absmax"]),
+                    alphas={str(name): float(alpha) for name, alpha in smoothing.get("alphas", {}).items()},
+                )
             equalization = _vectors(data.get("equalization", {}))
             means = _vectors(data.get("means", {}))
             tables = _names(data.get("tables", []))
@@ -98,7 +108,9 @@ class Plan:
         except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
             msg = f"not a quantisation plan: {error!r}"
             raise ValueError(msg) from error
-        if smoothing is not None and not (math.isfinite(smoothing.alpha) and _finite(smoothing.absmax)):
+        if smoothing is not None and not (
+            all(map(math.isfinite, (smoothing.alpha, *smoothing.alphas.values()))) and _finite(smoothing.absmax)
+        ):
             msg = "a smoothing factor is not finite"
             raise ValueError(msg)
         if not all(1 / _LARGEST_FACTOR <= x <= _LARGEST_FACTOR for vector in equalization.values() for x in vector):

@@ -7,6 +7,8 @@ its readers are such products; else it is a multiplication of its own.
 """
 
 from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,13 +39,16 @@ def smoothable(graph: ir.Graph) -> dict[str, list[Layer]]:
     return groups
 
 
-def smooth(model: ir.Model, absmax: Absmax, *, alpha: float = 0.5) -> int:
+def smooth(
+    model: ir.Model, absmax: Absmax, *, alpha: float = 0.5, alphas: Mapping[str, float] = MappingProxyType({})
+) -> int:
     """Smooths in place every activation with outlying channels.
 
     Args:
         model: Float graph.
         absmax: Largest magnitude of each channel of the activations, ``(K,)``, by name; those that are missing stay.
         alpha: How much of the range moves, from 0 (none) to 1 (all).
+        alphas: The same for single activations, by name.
 
     Returns:
         How many activations were smoothed.
@@ -53,7 +58,7 @@ def smooth(model: ir.Model, absmax: Absmax, *, alpha: float = 0.5) -> int:
     for name, layers in smoothable(model.graph).items():
         if name not in absmax:
             continue
-        factors = _factors(absmax[name], layers, alpha)
+        factors = _factors(absmax[name], layers, alphas.get(name, alpha))
         if factors is None:
             continue
         data = layers[0].data
@@ -66,8 +71,23 @@ def smooth(model: ir.Model, absmax: Absmax, *, alpha: float = 0.5) -> int:
 
 
 def _factors(largest: npt.NDArray[np.float64], layers: list[Layer], alpha: float) -> npt.NDArray[np.float64] | None:
-    """``s_j``, with a geometric mean of 1; None where no channel stands out."""
     rows = np.max([_row_magnitudes(layer) for layer in layers], axis=0)
+    return None if alpha == 0 else smoothing_factors(largest, rows, alpha)
+
+
+def smoothing_factors(
+    largest: npt.NDArray[np.float64], rows: npt.NDArray[Any], alpha: float
+) -> npt.NDArray[np.float64] | None:
+    """What each channel of an activation is divided by, ``(K,)``, with a geometric mean of 1.
+
+    Args:
+        largest: Largest magnitude of each channel of the activation, ``(K,)``.
+        rows: That of each row of the weights that read it, ``(K,)``.
+        alpha: How much of the range moves, from 0 to 1.
+
+    Returns:
+        None where no channel stands out.
+    """
     if rows.shape != largest.shape or not np.isfinite(largest).all():
         return None
     seen = (largest > 0) & (rows > 0)

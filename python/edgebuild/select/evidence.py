@@ -13,7 +13,7 @@ from edgebuild.quantize.calibrate import named_batches
 from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.schemes import SchemeGroup
-from edgebuild.select.search import Outcome, Trial
+from edgebuild.select.trials import Outcome, Trial
 from edgebuild.targets.spec import QuantizationScheme
 
 Batch = Mapping[str, npt.NDArray[Any]]

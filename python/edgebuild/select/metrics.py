@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+
+Kind = Literal["decision", "choices", "embedding", "value"]
 
 _NEAR_TIE = 0.01
 """A decision whose float margin is below this share of the scores' standard deviation is a near-tie: rounding decides it."""
@@ -28,6 +30,8 @@ class OutputScore:
         decisions: How many arg-max decisions were compared, near-ties apart; 0: this output is none.
         agreement: Share of them that agree; for integer and bool outputs the share of equal elements; None: neither.
         near_ties: Decisions left out because the float model's own margin is too small to mean anything.
+        kind: "decision" (one choice for each sample), "choices" (many, e.g. one for each pixel or token, or no choices at all but
+            values that look like it), "embedding" (rows of length 1), "value".
     """
 
     output: str
@@ -37,6 +41,7 @@ class OutputScore:
     decisions: int
     agreement: float | None
     near_ties: int
+    kind: Kind = "value"
 
     def to_json(self) -> dict[str, Any]:
         """JSON has no infinity: an output that is equal has no ``sqnr_db``."""
@@ -67,6 +72,7 @@ class _Sums:
         self.signal = self.noise = self.worst = self.cosines = 0.0
         self.samples = self.decided = self.agreed = self.near = 0
         self.compared = self.equal = 0
+        self.kind: Kind | None = None
 
     def differ(self, size: int) -> None:
         """The outputs have not even the same shape, as where a quantised model finds another number of boxes."""
@@ -86,6 +92,8 @@ class _Sums:
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         difference = np.subtract(a, b, where=~same, out=np.zeros_like(a))
         finite = np.where(np.isfinite(a), a, 0.0)
+        kind = _kind(finite)
+        self.kind = kind if self.kind in (None, kind) else "value"
         self.signal += float(np.sum(finite * finite))
         error = np.where(np.isfinite(difference), difference, np.inf)
         self.noise += float(np.sum(error * error))
@@ -126,7 +134,14 @@ class _Sums:
             decisions=self.decided or self.compared,
             agreement=agreement,
             near_ties=self.near,
+            kind="decision" if self.compared else self.kind or "value",
         )
+
+
+def _kind(scores: npt.NDArray[Any]) -> Kind:
+    if decision_axis(scores) is not None:
+        return "decision" if scores.ndim == 2 else "choices"
+    return "embedding" if are_unit_rows(scores) else "value"
 
 
 def sqnr_db(signal: float, noise: float) -> float:
@@ -140,14 +155,18 @@ def decision_axis(scores: npt.NDArray[Any]) -> int | None:
     """The axis over which an output chooses, if it looks like one that chooses: scores of classes, not an embedding.
 
     ``(N, C)`` and ``(N, S, C)`` choose over the last axis, ``(N, C, H, W)`` over the second. Rows of length 1 are normalised
-    embeddings, whose largest element means nothing.
+    embeddings, whose largest element means nothing; see ``are_unit_rows``.
     """
     if scores.ndim not in (2, 3, 4):
         return None
     axis = 1 if scores.ndim == 4 else scores.ndim - 1
     if not 2 <= scores.shape[axis] <= _MOST_CLASSES or scores.shape[0] == 0:
         return None
-    lengths = np.linalg.norm(scores.reshape(scores.shape[0], -1), axis=1)
-    if scores.ndim == 2 and bool(np.all(np.abs(lengths - 1) < _UNIT_LENGTH)):
-        return None
-    return axis
+    return None if are_unit_rows(scores) else axis
+
+
+def are_unit_rows(array: npt.NDArray[Any]) -> bool:
+    """Whether an output is ``(N, D)`` with rows of length 1: embeddings, which are compared with each other."""
+    if array.ndim != 2 or array.size == 0:
+        return False
+    return bool(np.all(np.abs(np.linalg.norm(array, axis=1) - 1) < _UNIT_LENGTH))

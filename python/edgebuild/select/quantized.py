@@ -1,39 +1,28 @@
 """From a float graph, data and a budget to the quantised graphs that may ship, or to the reason why none does."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache as cached_call
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import onnx_ir as ir
 
 from edgebuild.cache import Cache
 from edgebuild.errors import CalibrationError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
-from edgebuild.graph.io import load_model
-from edgebuild.quantize.calibrate import calibrate, named_batches
-from edgebuild.quantize.candidate import RangeChooser, values_to_observe, write_candidate, write_smoothed
+from edgebuild.quantize.calibrate import named_batches
+from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.insert import Forms, forms_of
-from edgebuild.quantize.layers import find_layers
-from edgebuild.quantize.observe import Observations
-from edgebuild.quantize.placements import Placement, placements
-from edgebuild.quantize.plan import Plan, Smoothing
+from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.schemes import SchemeGroup, group_schemes, judged_group
-from edgebuild.quantize.smooth import smoothable
+from edgebuild.select.bases import Bases, Calibration
 from edgebuild.select.budget import Budget, violations
 from edgebuild.select.evidence import Evidence, evidence_of, scheme_of
-from edgebuild.select.search import Base, Outcome, Problem, Trial, search
+from edgebuild.select.search import Problem, search
 from edgebuild.select.tolerances import golden_tolerances
+from edgebuild.select.trials import Outcome, Trial
 from edgebuild.select.workbench import Evaluate, Workbench
 from edgebuild.targets.spec import QuantizationScheme
-
-ALPHAS = (0.75, 0.5)
-"""Strengths of smoothing, in the order in which they are tried. Measured on MiniLM: 0.75 leaves 5 dB less noise than none, 0.5 none."""
 
 EVALUATIONS = {"fast": 8, "normal": 24, "best": 96}
 """Candidates that may be judged for accuracy, by effort."""
@@ -132,34 +121,19 @@ def quantize(
     groups = group_schemes(schemes)
     judged = judged_group(groups, request.cpu_features)
     forms = forms_of(request.fused_operators)
-    model = load_model(graph)
-    ways = placements(model, forms)
     used, held = request.data.split(request.held_out)
     if held is None:
         msg = f"one calibration sample is too few: some must be held out to judge the quantised model by ({request.data.description})"
         raise CalibrationError(msg, hint="give two batches at least, better a few hundred samples")
 
-    groups_of = smoothable(model.graph) if _mostly_products(model) else {}
-    observed = _Observed(graph, used, inputs, open_graph, cache, judged.scheme, progress, advance)
-
-    def ranges() -> RangeChooser:
-        return observed.ranges(model, ways, forms, groups_of)
-
-    def smoothed(alpha: float) -> Base | None:
-        if not groups_of:
-            return None
-        found = observed.statistics(model, ways, forms, groups_of)
-        absmax = {
-            name: tuple(float(np.float32(x)) for x in channels.absmax)
-            for name in groups_of
-            if (channels := found.tensors[name].channels) is not None
-        }
-        smoothing = Smoothing(alpha=alpha, absmax=absmax)
-        return Base(
-            name=f"smoothed {alpha:g}",
-            smoothing=smoothing,
-            ranges=cached_call(lambda: observed.smoothed_ranges(smoothing, ways, forms, folder / "smoothed.onnx")),
-        )
+    bases = Bases(
+        graph,
+        forms,
+        judged.scheme,
+        schemes,
+        Calibration(data=used, inputs=inputs, open_graph=open_graph, cache=cache, progress=progress, advance=advance),
+        folder,
+    )
 
     def batches() -> Any:
         return named_batches(held, inputs)
@@ -170,11 +144,9 @@ def quantize(
     ) as bench:
         problem = Problem(
             graph=graph,
-            placements=ways,
-            bases=[
-                lambda: Base(name="plain", smoothing=None, ranges=cached_call(ranges)),
-                *(partial(smoothed, alpha) for alpha in ALPHAS),
-            ],
+            placements=bases.placements,
+            bases=bases.makers(),
+            tables=bases.tables,
             scheme=judged.scheme,
             forms=forms,
             budget=request.budget,
@@ -206,72 +178,6 @@ def graph_inputs(exported: ExportedModel) -> dict[str, str]:
 def graph_outputs(exported: ExportedModel) -> dict[str, str]:
     """The signature's name of each of the graph's outputs."""
     return {name: spec.name for name, spec in zip(exported.engine_outputs, exported.signature.outputs, strict=True)}
-
-
-def _mostly_products(model: ir.Model) -> bool:
-    """Whether smoothing can matter: at least half of the layers are products."""
-    layers = find_layers(model.graph)
-    return 2 * sum(layer.kind == "matmul" for layer in layers) >= len(layers)
-
-
-class _Observed:
-    """Statistics of the float graph and of its smoothed forms, each measured when it is first needed."""
-
-    def __init__(
-        self,
-        graph: Path,
-        data: CalibrationData,
-        inputs: Mapping[str, str],
-        open_graph: OpenGraph,
-        cache: Cache,
-        scheme: QuantizationScheme,
-        progress: Callable[[str], None],
-        advance: Callable[[int, int], None],
-    ) -> None:
-        self._graph, self._data, self._inputs, self._open, self._cache = graph, data, inputs, open_graph, cache
-        self._scheme, self._progress, self._advance = scheme, progress, advance
-        self._plain: Observations | None = None
-
-    def statistics(
-        self, model: ir.Model, ways: Sequence[Placement], forms: Forms, products: Collection[str]
-    ) -> Observations:
-        """Of all that a placement quantises statically, and each channel of what products read."""
-        if self._plain is None:
-            values = dict.fromkeys((*values_to_observe(model, ways, forms), *products))
-            self._plain = self._observe(self._graph, tuple(values), dict.fromkeys(products, -1))
-        return self._plain
-
-    def ranges(
-        self, model: ir.Model, ways: Sequence[Placement], forms: Forms, products: Collection[str]
-    ) -> RangeChooser:
-        """Of the plain graph."""
-        return RangeChooser(self.statistics(model, ways, forms, products), self._scheme)
-
-    def smoothed_ranges(
-        self, smoothing: Smoothing, ways: Sequence[Placement], forms: Forms, path: Path
-    ) -> RangeChooser:
-        """Of the smoothed graph, which lies at ``path`` meanwhile."""
-        write_smoothed(self._graph, smoothing, path)
-        try:
-            values = values_to_observe(load_model(path), ways, forms)
-            return RangeChooser(self._observe(path, values, {}), self._scheme)
-        finally:
-            path.unlink(missing_ok=True)
-            path.with_name(path.name + ".data").unlink(missing_ok=True)
-
-    def _observe(self, graph: Path, values: Sequence[str], channels: Mapping[str, int]) -> Observations:
-        self._progress(f"calibrate: {self._data.description}")
-        total = len(self._data)
-        return calibrate(
-            graph,
-            values,
-            self._data,
-            self._inputs,
-            self._open,
-            self._cache,
-            channels=channels,
-            progress=lambda done: self._advance(done, total),
-        )[0]
 
 
 def replay(

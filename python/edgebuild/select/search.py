@@ -1,25 +1,27 @@
 """The search for the fastest quantised candidate inside the accuracy budget: cheap steps first, and no further than needed.
 
 1. Every placement is measured against float, where this machine can run the target; what is slower is out.
-2. From the fastest on: each range method on the plain graph, then on rewritten graphs (e.g. smoothed).
-3. If none fits, the layers of the best are reverted to float in the order of error removed per work added, as few as do.
+2. From the fastest on: each range method on the first base, the best of them on the other bases, then biases corrected and weights
+   rounded with compensation on the best so far.
+3. If none fits, layers of the best are reverted to float in the order of error removed per work added, as few as do.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgebuild.errors import IncompatibleError, InternalError, ModelError
 from edgebuild.graph.io import load_model
-from edgebuild.quantize.candidate import RangeChooser, without, write_candidate
+from edgebuild.quantize.candidate import prepare, without, write_candidate
 from edgebuild.quantize.insert import Forms
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.placements import Placement
-from edgebuild.quantize.plan import Plan, Smoothing
+from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.ranges import RangeMethod
-from edgebuild.select.budget import Budget, Score, violations
+from edgebuild.select.bases import Base
+from edgebuild.select.budget import Budget, violations
 from edgebuild.select.measure import Comparison
+from edgebuild.select.trials import Outcome, Trial, merit, noise_share
 from edgebuild.select.workbench import Workbench
 from edgebuild.targets.spec import QuantizationScheme
 
@@ -29,66 +31,11 @@ METHODS: tuple[RangeMethod, ...] = ("mse", "minmax", "percentile", "entropy")
 _SEARCH_BATCHES = 32
 """Batches that the steps of the search look at; what is chosen is judged by all."""
 
+_ABOUT_AS_FAST = 0.9
+"""Part of the fastest candidate's speed: what a more accurate one saves in reverted layers is worth more than the rest."""
 
-@dataclass(frozen=True, kw_only=True)
-class Base:
-    """What candidates are made from: the float graph, or the float graph smoothed.
-
-    Args:
-        name: "plain", or what is done first, e.g. "smoothed 0.75".
-        smoothing: That; None: nothing.
-        ranges: Of the values that carry Q/DQ; made when static ranges are first needed.
-    """
-
-    name: str
-    smoothing: Smoothing | None
-    ranges: Callable[[], RangeChooser]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One candidate that was made and judged.
-
-    Args:
-        name: Placement, rewriting and range method, in words.
-        base: Name of its base.
-        method: Range method of its static ranges; None: it has none.
-        plan: What is quantised.
-        score: On the data of the search; None: only its speed was looked at.
-        violations: What is outside the budget.
-        speed: Against float; None: not measured.
-        reverted: Layers left float for the sake of accuracy.
-    """
-
-    name: str
-    placement: str
-    base: str
-    method: RangeMethod | None
-    plan: Plan
-    score: Score | None = None
-    violations: tuple[str, ...] = ()
-    speed: Comparison | None = None
-    reverted: tuple[str, ...] = ()
-
-    @property
-    def fits(self) -> bool:
-        """Whether it was judged and is inside the budget."""
-        return self.score is not None and not self.violations
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What the search came to.
-
-    Args:
-        chosen: None: float is better, or nothing fits; ``reason`` says which and names the layers.
-        trials: All that was tried, in order.
-        reason: Why nothing was chosen; empty if something was.
-    """
-
-    chosen: Trial | None
-    trials: tuple[Trial, ...]
-    reason: str = ""
+_STARTS = 2
+"""Candidates that layers are reverted of: the fastest one is not always the fastest with as many layers reverted as it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +46,7 @@ class Problem:
         graph: The float graph.
         placements: From ``quantize.placements``.
         bases: The plain graph first; the others are made when they are first needed; None: there is nothing to do there.
+        tables: Embedding tables that every candidate has as integers.
         measurable: Whether this machine can run the target, so that speed can be measured.
         evaluations: How many candidates may be judged for accuracy, the final one apart.
     """
@@ -112,6 +60,7 @@ class Problem:
     measurable: bool
     evaluations: int
     folder: Path
+    tables: frozenset[str] = frozenset()
     progress: Callable[[str], None] = field(default=lambda text: None)
 
 
@@ -147,11 +96,8 @@ class _Search:
             for trial in self.judged(placement, speeds.get(placement.name)):
                 if trial.fits and (final := self.confirm(trial)) is not None:
                     return Outcome(chosen=final, trials=tuple(self.trials))
-        for start in self.promising(speeds):
-            final = self.revert(start)
-            if final is not None:
-                return Outcome(chosen=final, trials=tuple(self.trials))
-        return self.nothing(self.why_not())
+        found = self.reverted_best(speeds)
+        return self.nothing(self.why_not()) if found is None else Outcome(chosen=found, trials=tuple(self.trials))
 
     def nothing(self, reason: str) -> Outcome:
         return Outcome(chosen=None, trials=tuple(self.trials), reason=reason)
@@ -174,17 +120,64 @@ class _Search:
 
     def judged(self, placement: Placement, speed: Comparison | None) -> Iterator[Trial]:
         """Trials of a placement, from cheap to dear, judged one by one while evaluations are left."""
-        methods = METHODS if "static" in placement.modes.values() else METHODS[:1]
+        best: Trial | None = None
         for index in range(len(self.problem.bases)):
             if self.base(index) is None:
                 continue
-            for method in methods:
-                if self.left <= self.problem.evaluations // 3:  # the rest is for reverting layers
+            for method in self.methods(placement, best):
+                if self.short():
                     return
                 trial = self.judge(replace(self.trial(placement, index, method), speed=speed))
                 yield trial
                 if trial.fits:
                     return
+                best = _better(best, trial)
+        for improve in (self.corrected, self.rounded):
+            if best is None or self.short():
+                return
+            improved = improve(best)
+            if improved is not None:
+                trial = self.judge(improved)
+                yield trial
+                if trial.fits:
+                    return
+                best = _better(best, trial)
+
+    def methods(self, placement: Placement, best: Trial | None) -> Sequence[RangeMethod]:
+        """Range methods worth trying: which is best shows on the first base of the first static placement."""
+        if "static" not in placement.modes.values():
+            return METHODS[:1]
+        if best is None:
+            known = [
+                t for t in self.trials if t.method is not None and t.score is not None and t.placement != placement.name
+            ]
+            best = max(known, key=lambda t: merit(t.score), default=None)  # type: ignore[arg-type]
+        return METHODS if best is None or best.method is None else (best.method,)
+
+    def short(self) -> bool:
+        """Whether what is left is for reverting layers."""
+        return self.left <= self.problem.evaluations // 3
+
+    def corrected(self, trial: Trial) -> Trial | None:
+        """With what rounding shifts taken off the biases."""
+        base = self.base_of(trial)
+        means = base.means() if base.means is not None else {}
+        kept = {name: values for name, values in means.items() if name in trial.plan.modes}
+        if not kept:
+            return None
+        return replace(trial, name=f"{trial.name}, biases corrected", plan=replace(trial.plan, means=kept))
+
+    def rounded(self, trial: Trial) -> Trial | None:
+        """With weights that make up for each other's rounding."""
+        base = self.base_of(trial)
+        roundings = base.roundings() if base.roundings is not None else {}
+        kept = {name: packed for name, packed in roundings.items() if name in trial.plan.modes}
+        if not kept:
+            return None
+        return replace(trial, name=f"{trial.name}, compensated rounding", plan=replace(trial.plan, roundings=kept))
+
+    def base_of(self, trial: Trial) -> Base:
+        return next(base for base in self.bases.values() if base is not None and base.name == trial.base)
 
     def base(self, index: int) -> Base | None:
         if index not in self.bases:
@@ -195,17 +188,19 @@ class _Search:
         base = self.base(index)
         assert base is not None
         static = "static" in placement.modes.values()
-        words = [placement.name, *([base.name] if index else []), *([method] if static else [])]
+        words = [placement.name, *([base.name] if base.name != "plain" else []), *([method] if static else [])]
         return Trial(
             name=", ".join(words),
             placement=placement.name,
             base=base.name,
             method=method if static else None,
             plan=Plan(
-                modes=placement.modes,
+                modes={name: _mode(name, mode, base) for name, mode in placement.modes.items()},
                 operators=placement.operators,
                 ranges=base.ranges().ranges(method) if static else {},
                 smoothing=base.smoothing,
+                equalization=base.equalization,
+                tables=self.problem.tables,
             ),
         )
 
@@ -229,21 +224,47 @@ class _Search:
         """All held-out data, and the speed with enough rounds for a statement; None: it does not hold."""
         path = self.write(trial)
         score = self.workbench.score(path)
-        speed = self.workbench.compare(path) if self.problem.measurable else None
-        final = replace(trial, score=score, violations=violations(score, self.problem.budget), speed=speed)
+        broken = violations(score, self.problem.budget)
+        speed = self.workbench.compare(path) if self.problem.measurable and not broken else trial.speed
+        final = replace(trial, score=score, violations=broken, speed=speed)
         self.trials.append(final)
         return final if final.fits and not _slow(speed) else None
 
+    def reverted_best(self, speeds: Mapping[str, Comparison]) -> Trial | None:
+        """The fastest of what the most promising candidates become with layers reverted."""
+        best: Trial | None = None
+        for start in self.promising(speeds)[:_STARTS]:
+            if best is not None and best.speed is not None:
+                unreverted = speeds.get(start.placement)
+                if unreverted is not None and unreverted.ratio <= best.speed.ratio:
+                    continue  # it can only get slower
+            final = self.revert(start)
+            if final is None:
+                continue
+            if best is None or (
+                best.speed is not None and final.speed is not None and final.speed.ratio > best.speed.ratio
+            ):
+                best = final
+        return best
+
     def promising(self, speeds: Mapping[str, Comparison]) -> list[Trial]:
-        """The best-scored trial of each placement, the fastest placement first."""
+        """The best-scored trial of each placement: of those that are about as fast as the fastest the most accurate first."""
         best: dict[str, Trial] = {}
         for trial in self.trials:
             if trial.score is None or trial.fits:
                 continue
             other = best.get(trial.placement)
-            if other is None or other.score is None or _merit(trial.score) > _merit(other.score):
+            if other is None or other.score is None or merit(trial.score) > merit(other.score):
                 best[trial.placement] = trial
-        return sorted(best.values(), key=lambda t: -speeds[t.placement].ratio if t.placement in speeds else 0.0)
+        fastest = max((speeds[t.placement].ratio for t in best.values() if t.placement in speeds), default=1.0)
+
+        def rank(trial: Trial) -> tuple[bool, float, float]:
+            speed = speeds[trial.placement].ratio if trial.placement in speeds else fastest
+            near = speed >= _ABOUT_AS_FAST * fastest
+            assert trial.score is not None
+            return not near, noise_share(trial.score) if near else -speed, -speed
+
+        return sorted(best.values(), key=rank)
 
     def revert(self, start: Trial) -> Trial | None:
         """As few layers as do, the worst error per work first; the number is found by bisection."""
@@ -258,7 +279,14 @@ class _Search:
                 found, high = trial, middle - 1
             else:
                 low = middle + 1
-        return None if found is None else self.confirm(found)
+        # What just fits on the data of the search may just not fit on all.
+        while found is not None:
+            final = self.confirm(found)
+            if final is not None or self.trials[-1].fits:
+                return final
+            more = len(found.reverted) + 1 + len(found.reverted) // 4
+            found = self.reverted(start, order[:more]) if more < len(order) else None
+        return None
 
     def reverted(self, start: Trial, layers: Sequence[str]) -> Trial:
         name = f"{start.name}, {len(layers)} of {len(start.plan.modes)} layers float"
@@ -268,8 +296,9 @@ class _Search:
 
     def revert_order(self, start: Trial) -> list[str]:
         """Layers by the noise that each adds alone, per multiplication that it would take back to float."""
-        graph = load_model(self.problem.graph).graph
-        work = {layer.name: layer.multiplications() or layer.weight_size for layer in find_layers(graph)}
+        model = load_model(self.problem.graph)
+        prepare(model)
+        work = {layer.name: layer.multiplications() or layer.weight_size for layer in find_layers(model.graph)}
         weight = {}
         for index, name in enumerate(start.plan.modes):
             self.problem.progress(f"error of layer {index + 1} of {len(start.plan.modes)}")
@@ -284,7 +313,7 @@ class _Search:
         fits = [trial for trial in judged if trial.fits]
         if fits:
             return f"{fits[-1].name} fits the budget but is slower than float"
-        best = max(judged, key=lambda t: _merit(t.score))  # type: ignore[arg-type]
+        best = max(judged, key=lambda t: merit(t.score))  # type: ignore[arg-type]
         return f"nothing fits the accuracy budget; the nearest is {best.name}: {'; '.join(best.violations)}"
 
 
@@ -301,18 +330,17 @@ _WORTHWHILE = 0.3
 """Part of the fastest placement's gain below which another one is no alternative to reverting some of the fastest's layers."""
 
 
-def noise_share(score: Score) -> float:
-    """Noise over signal, of the worst output."""
-    return 10 ** (-score.sqnr_db / 10) if math.isfinite(score.sqnr_db) else (0.0 if score.sqnr_db > 0 else math.inf)
-
-
 def _slow(speed: Comparison | None) -> bool:
     """Whether a candidate may not ship: it is slower than float beyond noise."""
     return speed is not None and speed.slower
 
 
-def _merit(score: Score) -> tuple[float, float]:
-    if score.value is not None:
-        return score.value, score.sqnr_db
-    agreements = [output.agreement for output in score.outputs if output.agreement is not None]
-    return min(agreements, default=1.0), score.sqnr_db
+def _mode(name: str, mode: Mode, base: Base) -> Mode:
+    return base.modes.get(name, mode) if mode in ("static", "dynamic") else mode
+
+
+def _better(one: Trial | None, other: Trial) -> Trial | None:
+    """The one with the better score; what did not run has none."""
+    if other.score is None or (one is not None and one.score is not None and merit(one.score) >= merit(other.score)):
+        return one
+    return other

@@ -118,7 +118,48 @@ def test_blockwise_products_have_a_scale_for_each_block(form: str, k: int) -> No
     assert np.max(error) > 0
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "blockwise", "static"])
+@pytest.mark.parametrize("form", PRODUCTS)
+@pytest.mark.parametrize("opset", [17, 18])
+def test_rowwise_products_give_each_row_the_resolution_that_it_has_alone(form: str, opset: int) -> None:
+    """Rows of magnitudes from 1e-6 to 1e6 and one of zeros: each is as near as if it were the only one."""
+    x, y, text, transposed, shape = PRODUCTS[form]
+    model = product(
+        x, y, text.replace("b)", "zero)").replace("(b,", "(zero,"), transposed=transposed, zero=np.zeros(20, np.float32)
+    )
+    model.graph.opset_imports[""] = opset
+    proto = quantised(model, Plan(modes={find_layers(model.graph)[0].name: "rowwise"}), forms=FUSED)
+    assert "DynamicQuantizeMatMul" in tools.operators(proto)
+    rows = data(*shape).reshape(-1, 24)
+    sizes = np.logspace(-6, 6, len(rows), dtype=np.float32) if len(rows) > 1 else np.ones(1, np.float32)
+    feeds = {"x": np.ascontiguousarray((rows * sizes[:, None]).reshape(shape))}
+    if len(rows) > 2:
+        feeds["x"].reshape(-1, 24)[1] = 0
+    (want,), (got,) = run(tools.proto_of(model), feeds).values(), run(proto, feeds, level="all").values()
+    assert want.shape == got.shape
+    for index, (one, other) in enumerate(zip(want.reshape(-1, 20), got.reshape(-1, 20), strict=True)):
+        if index == 1 and len(rows) > 2:
+            np.testing.assert_array_equal(other, 0)
+        else:
+            assert tools.sqnr(one, other) > 28
+            assert not np.array_equal(one, other)
+
+
+def test_rows_are_scaled_once_for_all_products_that_read_them() -> None:
+    model = build(
+        "g (float[N,24] x) => (float[N,32] y, float[N,16] z) { y = MatMul(x, w1) z = MatMul(x, w2) }",
+        {"w1": weight(24, 32), "w2": weight(24, 16, seed=2)},
+    )
+    plan = Plan(modes={layer.name: "rowwise" for layer in find_layers(model.graph)})
+    proto = quantised(model, plan, forms=FUSED)
+    assert tools.operators(proto).count("ReduceMax") == 1
+    feeds = {"x": data(6, 24)}
+    for want, got in zip(
+        run(tools.proto_of(model), feeds).values(), run(proto, feeds, level="all").values(), strict=True
+    ):
+        assert tools.sqnr(want, got) > 28
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise", "blockwise", "static"])
 def test_products_in_a_row_read_each_other(mode: Any) -> None:
     model = build(
         "g (float[N,24] x) => (float[N,20] y) { a = MatMul(x, w1) b = MatMul(a, w2) m = MatMul(b, w3) y = Add(m, c) }",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgebuild.select.budget import Budget, Score, violations
-from edgebuild.select.metrics import OutputScore, ScoreCounter, decision_axis, sqnr_db
+from edgebuild.select.metrics import Kind, OutputScore, ScoreCounter, decision_axis, sqnr_db
 
 Array = np.ndarray[Any, Any]
 
@@ -173,7 +173,9 @@ def test_sqnr_at_its_ends(signal: float, noise: float, decibels: float) -> None:
     assert sqnr_db(signal, noise) == pytest.approx(decibels)
 
 
-def output(sqnr: float = 40.0, agreement: float | None = None, name: str = "y") -> OutputScore:
+def output(
+    sqnr: float = 40.0, agreement: float | None = None, name: str = "y", kind: Kind | None = None
+) -> OutputScore:
     return OutputScore(
         output=name,
         sqnr_db=sqnr,
@@ -182,6 +184,7 @@ def output(sqnr: float = 40.0, agreement: float | None = None, name: str = "y") 
         decisions=100 if agreement is not None else 0,
         agreement=agreement,
         near_ties=0,
+        kind=kind or ("value" if agreement is None else "decision"),
     )
 
 
@@ -208,6 +211,46 @@ def test_outputs_are_held_to_decisions_or_signal_to_noise(
     assert all(word in text for word, text in zip(words, found, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("kind", "sqnr", "agreement", "budget", "words"),
+    [
+        ("choices", 20.0, 0.5, Budget(), []),
+        ("choices", 19.9, 1.0, Budget(), ["needed 20 dB"]),
+        ("choices", 40.0, 0.97, Budget(min_agreement=0.98), ["97.00% of 100 decisions"]),
+        ("embedding", 31.0, None, Budget(), []),
+        ("embedding", 30.9, None, Budget(), ["needed 31 dB"]),
+        ("embedding", 24.0, None, Budget(min_sqnr_db=20), []),
+    ],
+)
+def test_what_is_asked_of_an_output_hangs_on_its_kind(
+    kind: Kind, sqnr: float, agreement: float | None, budget: Budget, words: list[str]
+) -> None:
+    found = violations(Score(outputs=(output(sqnr, agreement, kind=kind),)), budget)
+    assert len(found) == len(words)
+    assert all(word in text for word, text in zip(words, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [((8, 10), "decision"), ((8, 5, 10), "choices"), ((2, 3, 4, 5), "choices"), ((8,), "value"), ((8, 1), "value")],
+)
+def test_the_kind_of_an_output_is_seen_from_its_shape(shape: tuple[int, ...], kind: str) -> None:
+    values = np.random.default_rng(5).standard_normal(shape)
+    counter = ScoreCounter(["y"])
+    counter.add({"y": values}, {"y": values})
+    assert counter.scores()[0].kind == kind
+
+
+def test_rows_of_length_one_are_embeddings_unless_one_batch_says_otherwise() -> None:
+    rows = np.random.default_rng(6).standard_normal((9, 16))
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    counter = ScoreCounter(["y"])
+    counter.add({"y": unit}, {"y": unit})
+    assert counter.scores()[0].kind == "embedding"
+    counter.add({"y": rows}, {"y": rows})
+    assert counter.scores()[0].kind == "value"
+
+
 def test_every_output_is_held_and_named() -> None:
     score = Score(outputs=(output(name="a"), output(3.0, name="b"), output(4.0, name="c")))
     assert [text.split("'")[1] for text in violations(score, Budget())] == ["b", "c"]
@@ -224,4 +267,4 @@ def test_the_users_own_score_decides_alone() -> None:
 
 def test_limits_that_are_none_are_no_numbers_in_json() -> None:
     assert json.loads(json.dumps(Budget.unlimited().to_json(), allow_nan=False))["max_drop"] is None
-    assert Budget(min_sqnr_db=25).to_json() == {"max_drop": 0.005, "min_agreement": 0.98, "min_sqnr_db": 25}
+    assert Budget(min_sqnr_db=25).to_json() == {"max_drop": 0.005, "min_agreement": None, "min_sqnr_db": 25}

@@ -1,7 +1,7 @@
 """The search, with a workbench whose speeds and scores come from a table: what it chooses, what it spends, what it says."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from edgebuild.quantize.placements import Placement
 from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.ranges import RangeMethod
 from edgebuild.select import search as search_module
+from edgebuild.select.bases import Base
 from edgebuild.select.budget import Budget, Score
 from edgebuild.select.measure import Comparison
 from edgebuild.select.metrics import OutputScore
-from edgebuild.select.search import METHODS, Base, Outcome, Problem, noise_share, search
+from edgebuild.select.search import METHODS, Problem, search
+from edgebuild.select.trials import Outcome, noise_share
 from edgebuild.targets.spec import QuantizationScheme
 
 SCHEME = QuantizationScheme(
@@ -246,8 +248,86 @@ def test_rewritten_bases_are_made_only_when_the_plain_one_fails(go: Any) -> None
     made.clear()
     outcome = go(Table(sqnr=lambda plan, limit: 5.0), TWO[:1], bases=[make(n) for n in names], evaluations=12)
     assert made == names
-    assert [trial.base for trial in outcome.trials].count("smoothed") == len(METHODS)
+    assert [trial.method for trial in outcome.trials if trial.base == "smoothed"] == ["mse"]
     assert any(trial.name == "slow, smoothed, mse" for trial in outcome.trials)
+
+
+def test_biases_and_roundings_are_asked_for_when_ranges_do_not_do(go: Any) -> None:
+    """10 dB as it is, 3 more with corrected biases, 5 more with compensated weights: the ladder stops where it fits."""
+
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        return 10.0 + 3 * bool(plan.means) + 5 * bool(plan.roundings)
+
+    asked: list[str] = []
+
+    def full() -> Base:
+        def means() -> Any:
+            asked.append("means")
+            return {LAYERS[0]: (1.0,), "a layer that no placement has": (1.0,)}
+
+        def roundings() -> Any:
+            asked.append("roundings")
+            return {LAYERS[0]: {"8": "AA=="}}
+
+        return replace(base("plain"), means=means, roundings=roundings)
+
+    for least, words, calls in (
+        (9.0, "", []),
+        (12.0, ", biases corrected", ["means"]),
+        (17.0, ", biases corrected, compensated rounding", ["means", "roundings"]),
+    ):
+        asked.clear()
+        outcome = go(Table(sqnr=sqnr), TWO[:1], bases=[full], budget=Budget(min_sqnr_db=least))
+        assert outcome.chosen is not None
+        assert outcome.chosen.name == f"slow, mse{words}"
+        assert asked == calls
+        assert set(outcome.chosen.plan.means) <= set(LAYERS)
+
+
+def test_a_base_may_want_other_modes_for_some_layers(go: Any) -> None:
+    def scaled() -> Base:
+        return replace(base("smoothed"), modes={LAYERS[3]: "rowwise", "unknown": "rowwise"})
+
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        return 30.0 if plan.modes.get(LAYERS[3]) == "rowwise" else 5.0
+
+    outcome = go(Table(sqnr=sqnr), TWO[:1], bases=[lambda: base("plain"), scaled])
+    assert outcome.chosen is not None
+    assert outcome.chosen.plan.modes == {**dict.fromkeys(LAYERS, "static"), LAYERS[3]: "rowwise"}
+
+
+def test_of_candidates_that_are_about_as_fast_the_more_accurate_one_loses_layers_first(go: Any) -> None:
+    """The faster one would need 12 layers in float, the other, 3 % slower, only 2."""
+    dynamic = placement("dynamic", mode="dynamic")
+    static = placement("static", a=True)
+
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        if limit == 4:
+            return 40.0 - LAYERS.index(next(iter(plan.modes)))
+        needed = 12 if "static" in plan.modes.values() else 2
+        return 30.0 if len(LAYERS) - len(plan.modes) >= needed else 19.0 - (needed == 12)
+
+    def speed(plan: Plan) -> float:
+        whole = 2.06 if "static" in plan.modes.values() else 2.0
+        return 1 + (whole - 1) * len(plan.modes) / len(LAYERS)
+
+    outcome = go(Table(sqnr=sqnr, speed=speed), [static, dynamic])
+    assert outcome.chosen is not None
+    assert outcome.chosen.placement == "dynamic"
+    assert len(outcome.chosen.reverted) == 2
+
+
+@pytest.mark.parametrize("more", [1, 3])
+def test_what_fits_in_the_search_and_not_on_all_data_loses_more_layers(go: Any, more: int) -> None:
+    def sqnr(plan: Plan, limit: int | None) -> float:
+        if limit == 4:
+            return 40.0 - LAYERS.index(next(iter(plan.modes)))
+        return 30.0 if len(LAYERS) - len(plan.modes) >= 2 + (more if limit is None else 0) else 10.0
+
+    outcome = go(Table(sqnr=sqnr), TWO[:1])
+    assert outcome.chosen is not None
+    assert outcome.chosen.fits
+    assert 2 + more <= len(outcome.chosen.reverted) <= 2 + more + 1
 
 
 @pytest.mark.parametrize("needed", range(1, 16))

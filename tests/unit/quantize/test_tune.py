@@ -1,0 +1,114 @@
+"""Tuning of products: its estimate against what rounding really does, and what it chooses."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from quantize_tools import build
+
+from edgebuild.quantize.layers import Layer, find_layers
+from edgebuild.quantize.smooth import smoothing_factors
+from edgebuild.quantize.tune import best_form, relative_noise
+
+Array = np.ndarray[Any, Any]
+
+
+def layers_of(weights: dict[str, Array], *, transposed: bool = False) -> tuple[Layer, ...]:
+    """Products that read one activation."""
+    k = next(iter(weights.values())).shape[1 if transposed else 0]
+    outputs = ", ".join(f"float[N,{w.shape[0 if transposed else 1]}] y_{n}" for n, w in weights.items())
+    attribute = "<transB = 1> " if transposed else ""
+    body = " ".join(f"y_{name} = Gemm {attribute}(x, {name})" for name in weights)
+    return find_layers(build(f"g (float[N,{k}] x) => ({outputs}) {{ {body} }}", weights).graph)
+
+
+def rounded(array: Array, step: Array | float, low: float, high: float) -> Array:
+    return np.clip(np.rint(array / step), low, high) * step
+
+
+def noise_by_doing(rows: Array, weight: Array, factors: Array | None, *, scaled: bool) -> float:
+    """The same as ``relative_noise``, with activations rounded for real."""
+    rows, weight = rows.astype(np.float64), weight.astype(np.float64)
+    signal = np.square(rows @ weight).sum(axis=1)
+    exact = rows @ weight
+    if factors is not None:
+        rows, weight = rows / factors, weight * factors[:, None]
+    sizes = np.abs(rows).max(axis=1, keepdims=True) if scaled else np.ones((len(rows), 1))
+    ranged = rows / sizes
+    step = (max(ranged.max(), 0) - min(ranged.min(), 0)) / 255
+    integers = rounded(weight, np.abs(weight).max(axis=0) / 127, -127, 127)
+    noise = np.square(np.rint(ranged / step) * step * sizes @ integers - exact).sum(axis=1)
+    return float(np.mean(noise / signal) + noise.sum() / signal.sum())
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("alpha", [None, 0.5, 0.85])
+def test_the_estimate_is_what_rounding_does(seed: int, scaled: bool, alpha: float | None) -> None:
+    random = np.random.default_rng(seed)
+    k, n = int(random.integers(33, 130)), int(random.integers(17, 90))
+    rows = (random.standard_normal((257, k)) * np.exp(random.standard_normal(k))).astype(np.float32)
+    weight = (random.standard_normal((k, n)) / np.sqrt(k)).astype(np.float32)
+    factors = None
+    if alpha is not None:
+        factors = smoothing_factors(np.abs(rows).max(axis=0).astype(np.float64), np.abs(weight).max(axis=1), alpha)
+        assert factors is not None
+    estimate = relative_noise(rows, weight, factors, scaled=scaled, reduce_range=False)
+    assert estimate == pytest.approx(noise_by_doing(rows, weight, factors, scaled=scaled), rel=0.35)
+
+
+def test_a_huge_row_asks_for_scaled_rows() -> None:
+    random = np.random.default_rng(1)
+    rows = random.standard_normal((200, 64)).astype(np.float32)
+    rows[::50] *= 100
+    (layer,) = layers_of({"w": random.standard_normal((64, 48)).astype(np.float32)})
+    assert best_form(rows, [layer], reduce_range=False, rowwise=True) == (0.0, True)
+    assert best_form(rows, [layer], reduce_range=False, rowwise=False)[1] is False
+
+
+def test_a_huge_channel_asks_for_smoothing() -> None:
+    random = np.random.default_rng(2)
+    rows = random.standard_normal((200, 64)).astype(np.float32)
+    rows[:, 7] *= 100
+    for transposed in (False, True):
+        weights = {name: random.standard_normal((64, 48)).astype(np.float32) for name in ("q", "k")}
+        layers = layers_of({n: w.T.copy() if transposed else w for n, w in weights.items()}, transposed=transposed)
+        alpha, scaled = best_form(rows, layers, reduce_range=False, rowwise=True)
+        assert alpha > 0
+        assert not scaled
+
+
+def test_even_rows_and_channels_stay_as_they_are() -> None:
+    random = np.random.default_rng(3)
+    rows = random.uniform(-1, 1, (200, 64)).astype(np.float32)
+    (layer,) = layers_of({"w": random.uniform(-1, 1, (64, 48)).astype(np.float32)})
+    _, scaled = best_form(rows, [layer], reduce_range=False, rowwise=True)
+    assert not scaled
+
+
+@pytest.mark.parametrize("rows", [np.zeros((5, 64), np.float32), np.full((1, 64), 3e-38, np.float32)])
+def test_nothing_to_go_by_is_no_noise(rows: Array) -> None:
+    (layer,) = layers_of({"w": np.ones((64, 48), np.float32)})
+    alpha, scaled = best_form(rows, [layer], reduce_range=True, rowwise=True)
+    assert 0 <= alpha <= 1
+    assert not scaled
+
+
+def test_the_rewritten_graph_takes_the_strength_of_each_activation(tmp_path: Path) -> None:
+    from edgebuild.quantize.candidate import write_rewritten
+    from edgebuild.quantize.plan import Smoothing
+
+    random = np.random.default_rng(4)
+    model = build(
+        "g (float[N,64] x) => (float[N,32] y) { a = MatMul(x, w1) r = Relu(a) y = MatMul(r, w2) }",
+        {n: random.standard_normal(s).astype(np.float32) for n, s in (("w1", (64, 48)), ("w2", (48, 32)))},
+    )
+    path = tmp_path / "graph.onnx"
+    ir.save(model, path)
+    wide = tuple(float(x) for x in np.exp(random.standard_normal(64) * 2))
+    for alphas, count in (({"x": 0.0, "r": 0.0}, 0), ({"x": 0.5, "r": 0.0}, 1), ({}, 2)):
+        smoothing = Smoothing(alpha=0.5, absmax={"x": wide, "r": wide[:48]}, alphas=alphas)
+        rewritten = ir.load(write_rewritten(path, tmp_path / "out.onnx", smoothing=smoothing))
+        assert sum(node.op_type == "Mul" for node in rewritten.graph) == count
