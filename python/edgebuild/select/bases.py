@@ -86,6 +86,7 @@ class Bases:
         schemes: All of the target's, whose weights may be of other widths.
         calibration: What they are measured with.
         folder: For graphs that lie on disk meanwhile.
+        rounding_seconds: After these no further layer is rounded with compensation; 0: none is.
     """
 
     def __init__(
@@ -96,9 +97,12 @@ class Bases:
         schemes: Sequence[QuantizationScheme],
         calibration: Calibration,
         folder: Path,
+        *,
+        rounding_seconds: float,
     ) -> None:
         self._graph, self._forms, self._scheme, self._schemes = graph, forms, scheme, schemes
         self._calibration, self._folder = calibration, folder
+        self._rounding_seconds = rounding_seconds
         self.model = load_model(graph)
         prepare(self.model)
         self.placements: tuple[Placement, ...] = placements(self.model, forms)
@@ -163,7 +167,9 @@ class Bases:
             modes=modes or {},
             ranges=cached_call(lambda: self._ranges(smoothing, factors)),
             means=cached_call(lambda: self._means(smoothing, factors)),
-            roundings=cached_call(lambda: self._roundings(smoothing, factors)) if self._scheme.per_channel else None,
+            roundings=cached_call(lambda: self._roundings(smoothing, factors))
+            if self._scheme.per_channel and self._rounding_seconds > 0
+            else None,
         )
 
     def _ranges(self, smoothing: Smoothing | None, equalization: Vectors) -> RangeChooser:
@@ -201,6 +207,7 @@ class Bases:
                 lambda: named_batches(at.data, at.inputs),
                 at.open_graph,
                 self._folder / "rounding",
+                seconds=self._rounding_seconds,
                 progress=lambda done, total: at.progress(f"rounding of layer {done} of {total}"),
             )
 

@@ -27,6 +27,9 @@ from edgebuild.targets.spec import QuantizationScheme
 EVALUATIONS = {"fast": 8, "normal": 24, "best": 96}
 """Candidates that may be judged for accuracy, by effort."""
 
+ROUNDING_SECONDS = {"fast": 0.0, "normal": 30.0, "best": 600.0}
+"""For adaptive rounding, by effort: layers that are not reached in time are rounded to the nearest."""
+
 Tolerances = Mapping[str, tuple[float, float]]
 
 
@@ -133,6 +136,7 @@ def quantize(
         schemes,
         Calibration(data=used, inputs=inputs, open_graph=open_graph, cache=cache, progress=progress, advance=advance),
         folder,
+        rounding_seconds=ROUNDING_SECONDS[request.effort],
     )
 
     def batches() -> Any:
