@@ -40,6 +40,7 @@ class Row:
     verdict: Verdict | None = None
     model_bytes: int | None = None
     quantise_s: float | None = None
+    first_s: float | None = None
     note: str = ""
 
 
@@ -83,6 +84,7 @@ def measure(net: Net, entrants: Sequence[Contender], python: Path | None, rounds
                 verdict=judge(net, expected, outputs[name], held_out.labels),
                 model_bytes=entrant.size if entrant.path is not None else None,
                 quantise_s=entrant.quantise_s,
+                first_s=entrant.first_s if entrant.first_s is not None else entrant.quantise_s,
             )
         )
     return rows
@@ -126,12 +128,13 @@ def table(rows: Sequence[Row]) -> None:
         "ties",
         "right",
         "MiB",
+        "first s",
         "quant s",
     )
     cells = []
     for row in rows:
         if row.seconds is None or row.verdict is None:
-            cells.append((row.net, row.side, row.note, *[""] * 10))
+            cells.append((row.net, row.side, row.note, *[""] * 11))
             continue
         v = row.verdict
         cells.append(
@@ -148,6 +151,7 @@ def table(rows: Sequence[Row]) -> None:
                 "" if v.near_ties is None else f"{v.near_ties[0]}: {v.near_ties[1]:.0%}",
                 "" if v.accuracy is None else f"{v.accuracy:.2%}",
                 "" if row.model_bytes is None else f"{row.model_bytes / 2**20:.2f}",
+                "" if row.first_s is None else f"{row.first_s:.1f}",
                 "" if row.quantise_s is None else f"{row.quantise_s:.1f}",
             )
         )

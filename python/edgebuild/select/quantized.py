@@ -305,4 +305,5 @@ def _trial(trial: Trial) -> dict[str, Any]:
         "score": None if trial.score is None else trial.score.to_json(),
         "speed": None if speed is None else {**vars(speed)},
         "reverted": list(trial.reverted),
+        "made_s": trial.made_s,
     }

@@ -6,6 +6,7 @@
 3. If none fits, layers of the best are reverted to float in the order of error removed per work added, as few as do.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -76,6 +77,7 @@ class _Search:
         self.trials: list[Trial] = []
         self.left = problem.evaluations
         self.bases: dict[int, Base | None] = {}
+        self.begun = time.monotonic()
 
     def run(self) -> Outcome:
         if not self.problem.placements:
@@ -110,7 +112,9 @@ class _Search:
             self.problem.progress(f"speed of {placement.name}")
             trial = self.trial(placement, 0, "minmax")
             try:
-                speeds[placement.name] = self.workbench.compare(self.write(trial), rounds=9, seconds=2.0)
+                path = self.write(trial)
+                trial = replace(trial, made_s=self.elapsed())
+                speeds[placement.name] = self.workbench.compare(path, rounds=9, seconds=2.0)
             except (InternalError, ModelError, IncompatibleError) as error:
                 # What the engine refuses is no candidate; the others may be fine.
                 self.trials.append(replace(trial, violations=(f"it does not run: {error.message}",)))
@@ -208,11 +212,16 @@ class _Search:
         path = self.problem.folder / "candidate.onnx"
         return write_candidate(self.problem.graph, trial.plan, self.problem.scheme, self.problem.forms, path)
 
+    def elapsed(self) -> float:
+        return round(time.monotonic() - self.begun, 3)
+
     def judge(self, trial: Trial, *, limit: int | None = _SEARCH_BATCHES) -> Trial:
         self.problem.progress(f"accuracy of {trial.name}")
         self.left -= 1
         try:
-            score = self.workbench.score(self.write(trial), limit=limit)
+            path = self.write(trial)
+            trial = replace(trial, made_s=self.elapsed())
+            score = self.workbench.score(path, limit=limit)
         except (InternalError, ModelError, IncompatibleError) as error:
             self.trials.append(replace(trial, violations=(f"it does not run: {error.message}",)))
             return self.trials[-1]

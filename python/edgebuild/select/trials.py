@@ -22,6 +22,7 @@ class Trial:
         violations: What is outside the budget.
         speed: Against float; None: not measured.
         reverted: Layers left float for the sake of accuracy.
+        made_s: Seconds from the beginning of the search to the moment when its file was complete, calibration included.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Trial:
     violations: tuple[str, ...] = ()
     speed: Comparison | None = None
     reverted: tuple[str, ...] = ()
+    made_s: float | None = None
 
     @property
     def fits(self) -> bool:
