@@ -67,7 +67,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--min-sqnr",
     metavar="DB",
     type=float,
-    help="Least signal to noise of outputs (default 20; 12 by decisions, 31 for embeddings).",
+    help="Least signal to noise of outputs (default 20; 12 by decisions, 27 for embeddings).",
 )
 @click.option(
     "--effort",
