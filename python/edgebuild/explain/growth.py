@@ -176,7 +176,11 @@ def share_through(
 
 def _float(value: ir.Value | None) -> bool:
     return (
-        value is not None and value.dtype == ir.DataType.FLOAT and constant_tensor(value) is None and bool(value.name)
+        value is not None
+        and isinstance(value.type, ir.TensorType)  # a sequence has a dtype too, and no array
+        and value.dtype == ir.DataType.FLOAT
+        and constant_tensor(value) is None
+        and bool(value.name)
     )
 
 

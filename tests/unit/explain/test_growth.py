@@ -73,3 +73,20 @@ def test_the_share_through_a_value_is_what_is_gone_when_it_is_exact(tmp_path: Pa
     assert share("c1") < 0.05  # before it
     assert share("no such value") == 0.0
     assert not (tmp_path / "work").exists()
+
+
+def test_sequences_on_the_way_are_passed_over(tmp_path: Path) -> None:
+    """As an embedding bag leaves them: a sequence of float tensors has a dtype, and can't be looked at as an array."""
+    path = three_convolutions(tmp_path / "g.onnx")
+    proto = onnx.load(path)
+    last = next(node for node in proto.graph.node if "y" in node.output)
+    last.output[0] = "whole"
+    proto.graph.node.append(onnx.helper.make_node("SplitToSequence", ["whole"], ["parts"], axis=1, name="split"))
+    proto.graph.node.append(onnx.helper.make_node("ConcatFromSequence", ["parts"], ["y"], axis=1, name="join"))
+    ir.save(ir.from_proto(onnx.shape_inference.infer_shapes(proto)), path)
+    evidence = evidence_for(path)
+    evidence.plan.ranges["whole"] = evidence.plan.ranges["y"]  # type: ignore[index]
+    candidate = write_candidate(path, evidence.plan, evidence.scheme, forms_of(()), tmp_path / "c.onnx")
+    found = profile(path, candidate, evidence.held_out, open_session, tmp_path / "work")
+    assert "parts" not in found.noise
+    assert found.noise["y"] > 0
