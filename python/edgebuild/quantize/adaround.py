@@ -175,11 +175,11 @@ class _Reading:
         )
 
     def rows(self, data: npt.NDArray[np.generic], random: np.random.Generator) -> npt.NDArray[np.float32]:
-        """Up to ``ROWS`` of what meets the weights of one output: ``(groups, rows, depth)``."""
+        """Up to ``ROWS`` finite ones of what meets the weights of one output: ``(groups, rows, depth)``."""
         array = np.asarray(data, np.float32)
         if not self.kernel:
             flat = array.reshape(-1, self.depth)
-            flat = flat[_some(len(flat), random)]
+            flat = _finite(flat[_some(len(flat), random)])
             # Tokens differ in size by orders of magnitude, and the normalisation behind most products makes them alike.
             largest = np.abs(flat).max(axis=1, keepdims=True, initial=0.0)
             return np.asarray(flat / np.where(largest > 0, largest, 1), np.float32)[None]
@@ -193,12 +193,18 @@ class _Reading:
         places = windows.shape[:1] + windows.shape[2 : 2 + rank]
         chosen = np.unravel_index(_some(int(np.prod(places)), random), places)
         taken = np.moveaxis(windows, 1, 1 + rank)[chosen]  # (rows, C, *kernel)
-        return taken.reshape(len(taken), self.groups, self.depth).transpose(1, 0, 2)
+        finite = _finite(taken.reshape(len(taken), -1))
+        return finite.reshape(len(finite), self.groups, self.depth).transpose(1, 0, 2)
 
 
 def _integers(layer: Layer, name: str, default: Sequence[int]) -> tuple[int, ...]:
     attribute = layer.nodes[0].attributes.get(name)
     return tuple(default if attribute is None else (int(x) for x in attribute.as_ints()))
+
+
+def _finite(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Without rows that hold infinity or NaN: one would make all moments so."""
+    return rows[np.isfinite(rows).all(axis=1)]
 
 
 def _some(count: int, random: np.random.Generator) -> npt.NDArray[np.int64]:

@@ -93,19 +93,6 @@ def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: 
     return path
 
 
-def write_prepared(graph: Path, path: Path) -> bool:
-    """Writes the float graph in the forms that have integer kernels, whose values are to be observed.
-
-    Returns:
-        Whether there was anything to do; if not, nothing is written: ``graph`` itself is that graph.
-    """
-    model = load_model(graph)
-    if not prepare(model):
-        return False
-    _save(model, path)
-    return True
-
-
 def write_rewritten(
     graph: Path, path: Path, *, smoothing: Smoothing | None = None, equalization: Vectors | None = None
 ) -> Path:
@@ -121,11 +108,6 @@ def write_rewritten(
     _rewrite(model, None, smoothing, equalization or {})
     _save(model, path)
     return path
-
-
-def write_smoothed(graph: Path, smoothing: Smoothing, path: Path) -> Path:
-    """Writes the smoothed float graph, whose ranges are to be observed."""
-    return write_rewritten(graph, path, smoothing=smoothing)
 
 
 def _rewrite(

@@ -8,6 +8,7 @@ those rows and leaving their channels alone in place of smoothing them by 0.75 t
 
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -148,7 +149,18 @@ def sample_rows(
     open_graph: OpenGraph,
     cache: Cache,
 ) -> dict[str, Matrix]:
-    """Rows (over the last axis) of activations, picked at random from the first batches, by name."""
+    """Rows (over the last axis) of activations, picked at random from the first batches.
+
+    Args:
+        graph: ONNX file.
+        names: Of float values of its main graph, inputs included, with one axis at least.
+        batches: By the graph's input names; the first 8 are read.
+        open_graph: How a graph is run.
+        cache: Where the graph with other outputs lies meanwhile.
+
+    Returns:
+        ``(R, K)``, float32, by name; without rows that are not finite.
+    """
     chosen = list(islice(iter(batches), _BATCHES))
     picker = np.random.default_rng(0)
     source = read_graph(graph, names)
@@ -156,9 +168,12 @@ def sample_rows(
     found: dict[str, list[Matrix]] = {name: [] for name in names}
     folder = cache.staging_folder()
     try:
-        with open_graph(write_exposed(source, inside, folder / "graph")) as runner:
+        with ExitStack() as stack:
+            # A graph without outputs is none: a model of one product reads its input alone.
+            exposed = write_exposed(source, inside, folder / "graph") if inside else None
+            runner = None if exposed is None else stack.enter_context(open_graph(exposed))
             for batch in chosen:
-                values = {**batch, **runner.run(batch)}
+                values = {**batch, **({} if runner is None else runner.run(batch))}
                 for name in names:
                     rows = np.asarray(values[name], np.float32).reshape(-1, values[name].shape[-1])
                     most = -(-_ROWS // len(chosen))

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 from edgebuild.errors import IncompatibleError, InternalError, ModelError
 from edgebuild.graph.io import load_model
@@ -25,6 +26,8 @@ from edgebuild.select.measure import Comparison
 from edgebuild.select.trials import Outcome, Trial, merit, noise_share
 from edgebuild.select.workbench import Workbench
 from edgebuild.targets.spec import QuantizationScheme
+
+_Found = TypeVar("_Found")
 
 METHODS: tuple[RangeMethod, ...] = ("mse", "minmax", "percentile", "entropy")
 """In the order in which they are tried: measured best first."""
@@ -164,21 +167,15 @@ class _Search:
 
     def corrected(self, trial: Trial) -> Trial | None:
         """With what rounding shifts taken off the biases."""
-        base = self.base_of(trial)
-        means = base.means() if base.means is not None else {}
-        kept = {name: values for name, values in means.items() if name in trial.plan.modes}
-        if not kept:
-            return None
-        return replace(trial, name=f"{trial.name}, biases corrected", plan=replace(trial.plan, means=kept))
+        make = self.base_of(trial).means
+        kept = _of_plan(trial.plan, make() if make is not None else {})
+        return _changed(trial, "biases corrected", replace(trial.plan, means=kept)) if kept else None
 
     def rounded(self, trial: Trial) -> Trial | None:
         """With weights that make up for each other's rounding."""
-        base = self.base_of(trial)
-        roundings = base.roundings() if base.roundings is not None else {}
-        kept = {name: packed for name, packed in roundings.items() if name in trial.plan.modes}
-        if not kept:
-            return None
-        return replace(trial, name=f"{trial.name}, compensated rounding", plan=replace(trial.plan, roundings=kept))
+        make = self.base_of(trial).roundings
+        kept = _of_plan(trial.plan, make() if make is not None else {})
+        return _changed(trial, "compensated rounding", replace(trial.plan, roundings=kept)) if kept else None
 
     def base_of(self, trial: Trial) -> Base:
         return next(base for base in self.bases.values() if base is not None and base.name == trial.base)
@@ -346,6 +343,15 @@ def _slow(speed: Comparison | None) -> bool:
 
 def _mode(name: str, mode: Mode, base: Base) -> Mode:
     return base.modes.get(name, mode) if mode in ("static", "dynamic") else mode
+
+
+def _of_plan(plan: Plan, found: Mapping[str, _Found]) -> dict[str, _Found]:
+    """What was found for layers that the plan quantises."""
+    return {name: value for name, value in found.items() if name in plan.modes}
+
+
+def _changed(trial: Trial, words: str, plan: Plan) -> Trial:
+    return replace(trial, name=f"{trial.name}, {words}", plan=plan)
 
 
 def _better(one: Trial | None, other: Trial) -> Trial | None:

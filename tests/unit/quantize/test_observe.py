@@ -13,24 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgebuild.cache import Cache
-from edgebuild.devices.scratch import open_graph
 from edgebuild.errors import CalibrationError, InternalError, ModelError
 from edgebuild.quantize.observe import observe
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.statistics import Observations
 
 Array = np.ndarray[Any, Any]
-ENGINE = next((Path(onnxruntime.__file__).parent / "capi").glob("libonnxruntime.so.*"))
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(tmp_path / "cache")
-
-
-@pytest.fixture
-def opener(cache: Cache) -> OpenGraph:
-    return functools.partial(open_graph, engine=ENGINE, cache=cache)
 
 
 def save(path: Path, nodes: list[Any], inputs: list[Any], outputs: list[Any], weights: Mapping[str, Array]) -> Path:

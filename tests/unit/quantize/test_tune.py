@@ -8,9 +8,10 @@ import onnx_ir as ir
 import pytest
 from quantize_tools import build
 
+from edgebuild.cache import Cache
 from edgebuild.quantize.layers import Layer, find_layers
 from edgebuild.quantize.smooth import smoothing_factors
-from edgebuild.quantize.tune import best_form, relative_noise
+from edgebuild.quantize.tune import best_form, relative_noise, sample_rows, tune_products
 
 Array = np.ndarray[Any, Any]
 
@@ -112,3 +113,26 @@ def test_the_rewritten_graph_takes_the_strength_of_each_activation(tmp_path: Pat
         smoothing = Smoothing(alpha=0.5, absmax={"x": wide, "r": wide[:48]}, alphas=alphas)
         rewritten = ir.load(write_rewritten(path, tmp_path / "out.onnx", smoothing=smoothing))
         assert sum(node.op_type == "Mul" for node in rewritten.graph) == count
+
+
+def test_rows_of_inputs_and_of_values_inside_without_those_that_are_not_finite(
+    tmp_path: Path, cache: Cache, opener: Any
+) -> None:
+    """A model of a single product reads its input alone: there is nothing inside to look at."""
+    weights = {"w": np.random.default_rng(5).standard_normal((24, 16)).astype(np.float32)}
+    model = build("g (float[N,24] x) => (float[N,16] y) { y = MatMul(x, w) }", weights)
+    path = tmp_path / "graph.onnx"
+    ir.save(model, path)
+    random = np.random.default_rng(6)
+    batches = [{"x": random.standard_normal((count, 24)).astype(np.float32)} for count in (3, 1, 5, 7)]
+    batches[0]["x"][1, 3] = np.inf
+    given = np.concatenate([batch["x"] for batch in batches])
+    finite = np.isfinite(given).all(axis=1)
+    found = sample_rows(path, ["x"], batches, opener, cache)
+    np.testing.assert_array_equal(found["x"], given[finite])
+    found = sample_rows(path, ["x", "y"], batches, opener, cache)
+    np.testing.assert_allclose(found["y"], given[finite] @ weights["w"], rtol=1e-4, atol=1e-4)
+    products = {"x": find_layers(model.graph)}
+    tuning = tune_products(path, products, batches, opener, cache, reduce_range=False, rowwise=True)
+    np.testing.assert_array_equal(tuning.smoothing.absmax["x"], np.abs(given[finite]).max(axis=0))
+    assert not list((tmp_path / "cache").rglob("graph.onnx"))
