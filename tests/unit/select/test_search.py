@@ -1,155 +1,17 @@
 """The search, with a workbench whose speeds and scores come from a table: what it chooses, what it spends, what it says."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-import onnx_ir as ir
 import pytest
+from search_tools import LAYERS, SPEEDS, TWO, Table, base, by_operator, method_of, placement, scored
 
-from edgebuild.quantize.insert import Forms
-from edgebuild.quantize.placements import Placement
-from edgebuild.quantize.plan import Mode, Plan
-from edgebuild.quantize.ranges import RangeMethod
-from edgebuild.select import search as search_module
+from edgebuild.quantize.plan import Plan
 from edgebuild.select.bases import Base
-from edgebuild.select.budget import Budget, Score
-from edgebuild.select.measure import Comparison
-from edgebuild.select.metrics import OutputScore
-from edgebuild.select.search import METHODS, Problem, search
-from edgebuild.select.trials import Outcome, noise_share
-from edgebuild.targets.spec import QuantizationScheme
-
-SCHEME = QuantizationScheme(
-    activation="uint8",
-    weight="int8",
-    symmetric_activations=False,
-    per_channel=True,
-    reduce_range=False,
-    cpu_features=(),
-)
-LAYERS = tuple(f"layer{index}" for index in range(16))
-
-
-def comparison(ratio: float) -> Comparison:
-    return Comparison(base_ms=ratio, other_ms=1.0, ratio=ratio, low=ratio, high=ratio, rounds=9)
-
-
-def scored(sqnr: float, agreement: float | None = None) -> Score:
-    output = OutputScore(
-        output="y",
-        sqnr_db=sqnr,
-        cosine=1.0,
-        max_abs_error=0.0,
-        decisions=100 if agreement is not None else 0,
-        agreement=agreement,
-        near_ties=0,
-    )
-    return Score(outputs=(output,))
-
-
-@dataclass
-class Ranges:
-    """Stands for a RangeChooser: the range says by which method it was chosen."""
-
-    def ranges(self, method: RangeMethod) -> dict[str, tuple[float, float]]:
-        return {"x": (-float(METHODS.index(method)) - 1, 1.0)}
-
-
-def method_of(plan: Plan) -> str | None:
-    return METHODS[int(-plan.ranges["x"][0]) - 1] if plan.ranges else None
-
-
-@dataclass
-class Table:
-    """A Workbench by functions of the plan, which keeps account of what it is asked."""
-
-    sqnr: Callable[[Plan, int | None], float]
-    speed: Callable[[Plan], float] = lambda plan: 2.0
-    files: dict[Path, Plan] = field(default_factory=dict)
-    judged: list[tuple[Plan, int | None]] = field(default_factory=list)
-    timed: list[Plan] = field(default_factory=list)
-
-    def score(self, graph: Path, *, limit: int | None = None, evaluate: bool = True) -> Score:
-        self.judged.append((self.files[graph], limit))
-        return scored(self.sqnr(self.files[graph], limit))
-
-    def compare(self, graph: Path, *, rounds: int = 15, seconds: float = 4.0) -> Comparison:
-        self.timed.append(self.files[graph])
-        return comparison(self.speed(self.files[graph]))
-
-    def evaluations(self) -> int:
-        """Candidates judged in the search: neither the order of layers (4 batches) nor the final word (all) counts."""
-        return sum(limit not in (None, 4) for _, limit in self.judged)
-
-
-@pytest.fixture
-def go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Outcome]:
-    """Runs a search on a graph of 16 products whose candidates are never written."""
-    graph = tmp_path / "graph.onnx"
-    nodes, value = [], ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([2, 16]))
-    inputs = [value]
-    weights = []
-    for name in LAYERS:
-        tensor = ir.tensor(np.ones((16, 16), np.float32), name=f"{name}_w")
-        weight = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
-        weights.append(weight)
-        nodes.append(ir.node("MatMul", [value, weight], name=name))
-        value = nodes[-1].outputs[0]
-        value.name, value.type, value.shape = f"{name}_y", ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 16])
-    ir.save(
-        ir.Model(
-            ir.Graph(inputs, [value], nodes=nodes, initializers=weights, opset_imports={"": 17}, name="g"), ir_version=8
-        ),
-        graph,
-    )
-
-    def run(
-        table: Table,
-        placements: list[Placement],
-        *,
-        bases: list[Callable[[], Base | None]] | None = None,
-        measurable: bool = True,
-        evaluations: int = 24,
-        budget: Budget | None = None,
-    ) -> Outcome:
-        def write(graph: Path, plan: Plan, scheme: object, forms: object, path: Path) -> Path:
-            table.files[path] = plan
-            return path
-
-        monkeypatch.setattr(search_module, "write_candidate", write)
-        problem = Problem(
-            graph=graph,
-            placements=placements,
-            bases=bases or [lambda: base("plain")],
-            scheme=SCHEME,
-            forms=Forms(fused_products=True),
-            budget=budget or Budget(),
-            measurable=measurable,
-            evaluations=evaluations,
-            folder=tmp_path,
-        )
-        return search(problem, table)  # type: ignore[arg-type]
-
-    return run
-
-
-def base(name: str) -> Base:
-    return Base(name=name, smoothing=None, ranges=lambda: Ranges())  # type: ignore[arg-type, return-value]
-
-
-def placement(name: str, mode: Mode = "static", layers: tuple[str, ...] = LAYERS, **operators: bool) -> Placement:
-    return Placement(name=name, modes=dict.fromkeys(layers, mode), operators=frozenset(operators))
-
-
-def by_operator(table: Mapping[str, float]) -> Callable[[Plan], float]:
-    return lambda plan: next(value for name, value in table.items() if name in plan.operators)
-
-
-TWO = [placement("slow", a=True), placement("fast", b=True), placement("middle", c=True)]
-SPEEDS = by_operator({"a": 1.2, "b": 3.0, "c": 2.0})
+from edgebuild.select.budget import Budget
+from edgebuild.select.search import METHODS
+from edgebuild.select.trials import noise_share
 
 
 def test_the_fastest_that_fits_wins(go: Any) -> None:
@@ -315,65 +177,6 @@ def test_of_candidates_that_are_about_as_fast_the_more_accurate_one_loses_layers
     assert outcome.chosen is not None
     assert outcome.chosen.placement == "dynamic"
     assert len(outcome.chosen.reverted) == 2
-
-
-@pytest.mark.parametrize("more", [1, 3])
-def test_what_fits_in_the_search_and_not_on_all_data_loses_more_layers(go: Any, more: int) -> None:
-    def sqnr(plan: Plan, limit: int | None) -> float:
-        if limit == 4:
-            return 40.0 - LAYERS.index(next(iter(plan.modes)))
-        return 30.0 if len(LAYERS) - len(plan.modes) >= 2 + (more if limit is None else 0) else 10.0
-
-    outcome = go(Table(sqnr=sqnr), TWO[:1])
-    assert outcome.chosen is not None
-    assert outcome.chosen.fits
-    assert 2 + more <= len(outcome.chosen.reverted) <= 2 + more + 1
-
-
-@pytest.mark.parametrize("needed", range(1, 16))
-def test_as_few_layers_as_do_are_reverted(go: Any, needed: int) -> None:
-    """The noise of a layer grows with its number; the budget holds once the ``needed`` noisiest are float."""
-    noisy = LAYERS[::-1][:needed]
-
-    def sqnr(plan: Plan, limit: int | None) -> float:
-        if limit == 4:  # one layer alone
-            (layer,) = plan.modes
-            return 50.0 - LAYERS.index(layer)
-        return 15.0 if any(name in plan.modes for name in noisy) else 25.0
-
-    table = Table(sqnr=sqnr)
-    outcome = go(table, [placement("p", a=True)])
-    assert outcome.chosen is not None
-    assert outcome.chosen.reverted == noisy
-    assert set(outcome.chosen.plan.modes) == set(LAYERS) - set(noisy)
-    assert f"{needed} of 16 layers float" in outcome.chosen.name
-    assert table.evaluations() <= len(METHODS) + 4  # 15 numbers by bisection
-
-
-def test_layers_with_much_work_are_reverted_last(go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All layers are equally noisy, one of them has a tenth of the others' work."""
-    from edgebuild.quantize.layers import Layer
-
-    real = Layer.multiplications
-    monkeypatch.setattr(
-        Layer, "multiplications", lambda self: (real(self) or 0) // (10 if self.name == "layer5" else 1)
-    )
-    table = Table(sqnr=lambda plan, limit: 40.0 if limit == 4 else 15.0 if "layer5" in plan.modes else 25.0)
-    outcome = go(table, [placement("p", a=True)])
-    assert outcome.chosen is not None
-    assert outcome.chosen.reverted == ("layer5",)
-
-
-def test_reverting_starts_from_the_best_of_the_fastest_placement(go: Any) -> None:
-    def sqnr(plan: Plan, limit: int | None) -> float:
-        if limit == 4 or len(plan.modes) < 16:
-            return 30.0
-        return {"mse": 10.0, "minmax": 12.0, "percentile": 19.0, "entropy": 5.0}[str(method_of(plan))]
-
-    outcome = go(Table(sqnr=sqnr, speed=SPEEDS), TWO)
-    assert outcome.chosen is not None
-    assert (outcome.chosen.placement, outcome.chosen.method) == ("fast", "percentile")
-    assert len(outcome.chosen.reverted) == 1
 
 
 @pytest.mark.parametrize("evaluations", [1, 2, 3, 4, 5, 7, 24])
