@@ -1,0 +1,247 @@
+"""Where Debian packages come from: the configured mirror, one of apt's, or Debian's own; and how they are downloaded.
+
+The first of these that applies: ``EDGEBUILD_DEBIAN_MIRROR``, the address of a mirror or a folder of .deb files; the Debian mirrors
+of apt's own configuration, read through apt's downloader (so its proxies, certificates and passwords are in force);
+``http://deb.debian.org/debian``. Nothing here is trusted: the caller compares hashes.
+"""
+
+import errno
+import http.client
+import os
+import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from edgebuild.errors import ToolError, UsageError
+
+VARIABLE = "EDGEBUILD_DEBIAN_MIRROR"
+DEFAULT_MIRROR = "http://deb.debian.org/debian"
+_APT_HELPER = Path("/usr/lib/apt/apt-helper")
+_SCHEMES = ("http", "https", "file")
+_TIME_LIMIT_S = 900
+_SILENCE_LIMIT_S = 60
+_TRIES = 3
+_PAUSE_S = 1.0
+_CHUNK_BYTES = 2**18
+
+
+class Missing(Exception):
+    """The mirror answers, and does not have the file."""
+
+
+class Failed(Exception):
+    """The download did not work; the reason in one line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """A mirror's address without a final slash, and apt's downloader if it is apt that knows how to reach it."""
+
+    uri: str
+    apt_helper: Path | None = None
+
+
+def configured_mirrors(etc: Path = Path("/etc/apt"), apt_helper: Path = _APT_HELPER) -> list[Mirror] | Path:
+    """Mirrors in the order in which they are asked, or the folder of packages that the user named.
+
+    Raises:
+        UsageError: ``EDGEBUILD_DEBIAN_MIRROR`` is neither an address nor a folder.
+    """
+    named = os.environ.get(VARIABLE, "")
+    if named:
+        if urlsplit(named).scheme in _SCHEMES:
+            return [Mirror(uri=named.rstrip("/"))]
+        if Path(named).is_dir():
+            return Path(named)
+        msg = f"{VARIABLE} is {named!r}, expected the address of a Debian mirror or a folder with .deb files"
+        raise UsageError(msg)
+    helper = apt_helper if apt_helper.is_file() else None
+    found = [Mirror(uri=uri, apt_helper=helper) for uri in apt_mirrors(etc)]
+    return found or [Mirror(uri=DEFAULT_MIRROR)]
+
+
+def apt_mirrors(etc: Path) -> list[str]:
+    """Addresses of the Debian archives in apt's configuration, in its order, each once; none is no error.
+
+    Archives of others, of security updates and of sources are passed over: what is pinned lies in Debian's main archive.
+    """
+    uris: dict[str, None] = {}
+    one_line = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.list"))]
+    for text in map(_text, one_line):
+        for line in text.splitlines():
+            entry = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+\S+\s+([^#]*)", line)
+            if entry and "main" in entry[2].split():
+                uris |= dict.fromkeys(_addresses(entry[1]))
+    for text in map(_text, sorted((etc / "sources.list.d").glob("*.sources"))):
+        for stanza in re.split(r"\n\s*\n", text):
+            fields = _fields(stanza)
+            enabled = fields.get("enabled", "yes").strip().lower() not in (
+                "no",
+                "false",
+                "0",
+                "off",
+                "without",
+                "disable",
+            )
+            if enabled and "deb" in fields.get("types", "").split() and "main" in fields.get("components", "").split():
+                for uri in fields.get("uris", "").split():
+                    uris |= dict.fromkeys(_addresses(uri))
+    return [uri for uri in uris if _is_debian(uri)]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _fields(stanza: str) -> dict[str, str]:
+    """Fields of a deb822 stanza by their names in lower case; lines that begin with a space continue the one before."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in stanza.splitlines():
+        if line.startswith("#"):
+            continue
+        if line[:1].isspace():
+            fields[name] = fields.get(name, "") + " " + line
+        elif ":" in line:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            fields[name] = value
+    return fields
+
+
+def _addresses(uri: str) -> Iterator[str]:
+    """The address itself, or those of the list that ``mirror+file:`` names (Debian's cloud images have one)."""
+    if uri.startswith("mirror+file:"):
+        listed = Path(re.sub("^/+", "/", uri.removeprefix("mirror+file:")))
+        for line in _text(listed).splitlines():
+            if line.strip() and not line.startswith("#"):
+                yield from _addresses(line.split()[0])
+    elif urlsplit(uri).scheme in _SCHEMES:
+        yield uri.rstrip("/")
+
+
+def _is_debian(uri: str) -> bool:
+    """Whether an address looks like Debian's main archive: ``…/debian``, a host of that name, a snapshot of it."""
+    return "debian" in uri.lower() and not re.search(r"security|backports|debug|ports", uri.lower())
+
+
+def download(
+    mirror: Mirror, path: str, destination: Path, size: int, advance: Callable[[int], None] | None = None
+) -> str:
+    """Downloads a file of the archive; its bytes are not checked, but never more than ``size`` + 1 are taken.
+
+    Args:
+        mirror: Whom to ask.
+        path: Below the mirror's address, e.g. ``pool/main/z/zlib/zlib1g_1.3_armhf.deb``.
+        destination: The file that is written; one that is there is replaced.
+        size: Expected, in bytes.
+        advance: Hears how many bytes are there.
+
+    Returns:
+        The address that it came from.
+
+    Raises:
+        Missing: The mirror does not have it.
+        Failed: The mirror can't be reached or broke off, three times.
+    """
+    # A tilde must stay as it is, and so must what apt escapes itself.
+    url = f"{mirror.uri}/{quote(path, safe='/~+')}"
+    for left in reversed(range(_TRIES)):
+        try:
+            if mirror.apt_helper:
+                _through_apt(mirror.apt_helper, url, destination, size)
+            else:
+                _through_urllib(url, destination, size, advance)
+        except Failed:
+            if not left:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            break
+    return url
+
+
+def _through_urllib(url: str, destination: Path, size: int, advance: Callable[[int], None] | None) -> None:
+    request = urllib.request.Request(url, headers={"User-Agent": "edgebuild"})
+    deadline = time.monotonic() + _TIME_LIMIT_S
+    try:
+        answer = urllib.request.urlopen(request, timeout=_SILENCE_LIMIT_S)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code in (404, 410):
+            raise Missing from None
+        msg = f"the server answered {error.code} {error.reason}"
+        raise Failed(msg) from None
+    except urllib.error.URLError as error:
+        if isinstance(error.reason, FileNotFoundError):
+            raise Missing from None
+        raise Failed(_reason(error.reason)) from None
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Failed(_reason(error)) from None
+    with answer, destination.open("wb") as target:
+        taken = 0
+        while taken <= size:
+            try:
+                data = answer.read(min(_CHUNK_BYTES, size + 1 - taken))
+            except (OSError, http.client.HTTPException) as error:  # the server's; writing is outside
+                raise Failed(_reason(error)) from None
+            if not data:
+                break
+            target.write(data)
+            taken += len(data)
+            if advance:
+                advance(min(taken, size))
+            if time.monotonic() > deadline:
+                msg = f"it took longer than {_TIME_LIMIT_S} s"
+                raise Failed(msg)
+    if taken < size:
+        msg = f"it ended after {taken} bytes, expected {size}"
+        raise Failed(msg)
+
+
+def _reason(error: object) -> str:
+    text = str(error).strip() or type(error).__name__
+    return text.splitlines()[0]
+
+
+def _through_apt(helper: Path, url: str, destination: Path, size: int) -> None:
+    # The shell bounds what a mirror can make it write (blocks of 512 bytes); apt's downloader has no such option.
+    command = ["sh", "-c", 'ulimit -f "$1" && shift && exec "$@"', "sh", str(size // 512 + 2048)]
+    command += [str(helper), "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=0", "download-file", url]
+    destination.unlink(missing_ok=True)
+    try:
+        done = subprocess.run(
+            [*command, str(destination)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=_TIME_LIMIT_S,
+            env=os.environ | {"LC_ALL": "C"},
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"it took longer than {_TIME_LIMIT_S} s"
+        raise Failed(msg) from None
+    except OSError as error:
+        msg = f"apt's downloader does not start: {error.strerror}"
+        raise ToolError(msg) from error
+    if done.returncode == 0 and destination.is_file():
+        return
+    said = [line[2:].strip() for line in done.stderr.splitlines() if line.startswith("E:")]
+    reason = next((line for line in said if line.startswith("Failed to fetch")), said[0] if said else "")
+    if re.search(r"\b404\b|File not found", reason):
+        raise Missing
+    free_bytes = os.statvfs(destination.parent).f_bavail * os.statvfs(destination.parent).f_frsize
+    if free_bytes < size:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(destination))
+    raise Failed(reason.removeprefix("Failed to fetch").replace(url, "").strip() or f"exit code {done.returncode}")
