@@ -10,9 +10,10 @@ from typing import Any
 
 from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import check_options, find_backend
-from edgebuild.bundle.pack import PackedParts, check_output, publish, staged_bundle
+from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
+from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import UsageError
 from edgebuild.export.cached import export_cached
@@ -61,7 +62,8 @@ def build(
         thin: Leave the engine libraries out.
         progress: Hears how it goes.
         **options: Further fields of ``BuildOptions`` and ``ModelRequest``, e.g. ``parity_tolerance=(atol, rtol)``, ``seed``,
-            ``decisions`` (a path), ``deadline_s``, ``measure``, ``variant_options={"intra_op_threads": "2"}``.
+            ``decisions`` (a path), ``deadline_s``, ``measure``, ``verify="emulator"``, ``max_size_bytes``,
+            ``variant_options={"intra_op_threads": "2"}``.
 
     Raises:
         EdgebuildError: One of ``edgebuild.errors``; nothing half-written is left.
@@ -123,6 +125,9 @@ def build_from_request(
         check_options(spec.name, {**spec.options, **options.variant_options})
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     cache = Cache.default()
+    place = choose_place(
+        target, options.verify, cache, progress
+    )  # an emulator is fetched, or found missing, before a long export
     if options.quantize is not None and not (request.inputs or request.samples):
         sample = sample_of(options.quantize.calib)
         if sample is not None:
@@ -189,9 +194,18 @@ def build_from_request(
 
     clock.enter("pack")
     with staged_bundle(parts, cache) as staged:
-        clock.enter("prove", "the bundle's own runner against the original's outputs")
-        engines = _outside_engines(parts)
-        proof, hit = prove(staged, cache, engines=engines, measure=options.measure, deadline_s=options.deadline_s)
+        check_size(staged, target, options.max_size_bytes)
+        clock.enter("prove", f"the bundle's own runner{f' under {place.emulator}' if place.emulator else ''}")
+        original_ms = exported.original_latency_ms
+        proof, hit = prove(
+            staged,
+            cache,
+            place,
+            engines=_outside_engines(parts),
+            measure=options.measure,
+            deadline_s=options.deadline_s,
+            inference_s=None if original_ms is None else original_ms / 1e3,
+        )
         clock.cached(hit)
 
         clock.enter("write")

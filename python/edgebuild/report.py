@@ -58,6 +58,8 @@ class VariantReport:
         checks: Goldens held against the original, worst over all goldens.
         size_bytes: Of the model files of this variant.
         note: Why a figure is missing, or what the user should know.
+        decisions: Of an INT8 variant that was run, how each output decides on the goldens against the original, on the instruction
+            set that it was run on: "output", "decisions" compared, "flipped", "near_ties", "sqnr_db".
     """
 
     name: str
@@ -69,6 +71,7 @@ class VariantReport:
     checks: tuple[OutputCheck, ...]
     size_bytes: int
     note: str = ""
+    decisions: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +93,8 @@ class BuildReport:
         attempts: Exporters that were tried before the one that was taken, each with what it failed on.
         quantization: By backend what ``--int8`` tried and why it chose; empty: it was not asked for.
         graphs: By backend "nodes" before and after, and "passes": what each graph pass did, for `edgebuild explain`.
+        proof: Where the bundle was run: "kind" ("native", "emulator" or None), under an emulator also "arch", "cpu", "emulator" and
+            "system", if it was not run "reason" and "hint".
         kept: Keys of what lies in the cache: "export", and by backend "graphs" and "quantized".
     """
 
@@ -116,6 +121,7 @@ class BuildReport:
     quantization: Mapping[str, Any] = field(default_factory=dict)
     graphs: Mapping[str, Any] = field(default_factory=dict)
     kept: Mapping[str, Any] = field(default_factory=dict)
+    proof: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object with a schema name, as ``--json`` prints it."""
@@ -134,7 +140,9 @@ class BuildReport:
         data["bundle"] = str(self.bundle)
         data["signature"] = self.signature.to_json()
         data["parity"] = checks(self.parity)
-        data["variants"] = [{**vars(v), "checks": checks(v.checks)} for v in self.variants]
-        for key in ("sizes", "passes", "seconds", "quantization", "graphs", "kept"):
+        data["variants"] = [
+            {**vars(v), "checks": checks(v.checks), "decisions": [dict(d) for d in v.decisions]} for v in self.variants
+        ]
+        for key in ("sizes", "passes", "seconds", "quantization", "graphs", "kept", "proof"):
             data[key] = dict(data[key])
         return data

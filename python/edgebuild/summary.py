@@ -33,7 +33,7 @@ def build_report(
     notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs for note in graph.notes)))
     notes |= dict.fromkeys(_quantization_notes(quantized))
     if proof.kind is None:
-        notes[f"the bundle was not run: {proof.reason}"] = None
+        notes[f"NOT PROVED, the bundle was not run: {proof.reason}{f'; {proof.hint}' if proof.hint else ''}"] = None
     return BuildReport(
         bundle=output,
         bundle_id=bundle.id,
@@ -80,6 +80,8 @@ def build_report(
             }
             for name, graph in zip(names, parts.graphs, strict=True)
         },
+        proof={"kind": proof.kind, **proof.device}
+        | ({} if proof.kind else {"reason": proof.reason, "hint": proof.hint or None}),
         kept={
             "export": exported.directory.name,
             "graphs": {name: graph.folder.name for name, graph in zip(names, parts.graphs, strict=True)},
@@ -113,8 +115,28 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
         proof=None if skipped else proof.kind,
         checks=_checks(proof.verified, variant.name),
         size_bytes=sum(files[path].size for path in (variant.model, *variant.data)),
-        note=skipped or ("" if latency is not None else "not measured"),
+        note=skipped or ("" if latency is not None else _why_not_measured(proof)),
+        decisions=tuple(_decisions(entry) for entry in proof.decisions.get(variant.name, ())),
     )
+
+
+def _why_not_measured(proof: Proof) -> str:
+    if proof.kind == "emulator":
+        return f"not measured: an emulator's speed is not the board's (run on {proof.device['emulator']} as {proof.device['cpu']})"
+    return "not measured"
+
+
+def _decisions(score: Mapping[str, Any]) -> dict[str, Any]:
+    """What the report says of one output's decisions on the goldens."""
+    compared = int(score["decisions"])
+    agreement = score["agreement"]
+    return {
+        "output": score["output"],
+        "decisions": compared,
+        "flipped": 0 if agreement is None else round(compared * (1 - agreement)),
+        "near_ties": score["near_ties"],
+        "sqnr_db": score["sqnr_db"],
+    }
 
 
 def _why_skipped(proof: Proof, variant: str) -> str:
@@ -122,7 +144,7 @@ def _why_skipped(proof: Proof, variant: str) -> str:
     for entry in proof.verified.get("variants", ()):
         if entry["variant"] == variant:
             return f"not run here: {entry['reason']}" if entry["result"] == "skipped" else ""
-    return f"not run here: {proof.reason}" if proof.kind is None else "not run here"
+    return "not run"
 
 
 def _checks(verified: Mapping[str, Any], variant: str) -> tuple[OutputCheck, ...]:

@@ -17,7 +17,7 @@ from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cache import Cache
-from edgebuild.errors import InternalError, UsageError
+from edgebuild.errors import GateError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import OptimizedGraph
 from edgebuild.native.engines import EngineFiles
@@ -115,6 +115,24 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
         if output is not None and output.exists() and Path(name).exists() and output.samefile(name):
             msg = f"-o {output} would replace the file that the bundle is made from"
             raise UsageError(msg, hint="choose another -o")
+
+
+def check_size(staged: Bundle, target: TargetSpec, most_bytes: int | None) -> None:
+    """Holds a bundle to the size that its user and its target allow.
+
+    Raises:
+        GateError: The archive is larger; names its largest parts.
+    """
+    limits = [(most_bytes, "--max-size")]
+    if target.limits.size_mib is not None:
+        limits.append((target.limits.size_mib * 2**20, f"[limits] size_mib of {target.name}"))
+    size = staged.path.stat().st_size
+    for limit, source in limits:
+        if limit is not None and size > limit:
+            files = sorted(staged.manifest.files.items(), key=lambda item: -item[1].size)[:2]
+            largest = ", ".join(f"{path} {entry.size / 2**20:.1f} MiB" for path, entry in files)
+            msg = f"the bundle has {size / 2**20:.1f} MiB, {source} allows {limit / 2**20:.1f} MiB; largest: {largest}"
+            raise GateError(msg, hint="--thin leaves the engine out, --int8 makes the model smaller")
 
 
 def publish(staged: Bundle, output: Path, beside: Mapping[str, str] | None = None) -> Bundle:

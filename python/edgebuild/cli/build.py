@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgebuild.cli import output
-from edgebuild.cli.options import TargetName, common
+from edgebuild.cli.options import TargetName, common, proof
 from edgebuild.errors import UsageError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), default=0, help="Seed of all random inputs (default 0).")
 @click.option("--no-measure", is_flag=True, help="Measure no latencies.")
+@proof
 @common
 def command(
     model: str | None,
@@ -115,6 +116,8 @@ def command(
     deadline: float | None,
     seed: int,
     no_measure: bool,
+    verify: str | None,
+    max_size: int | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -175,6 +178,8 @@ def command(
         decisions=decisions,
         deadline_s=deadline,
         measure=not no_measure,
+        verify=verify,
+        max_size_bytes=max_size,
         variant_options=_pairs("--option", options),
         quantize=quantize,
     )

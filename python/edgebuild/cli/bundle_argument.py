@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from edgebuild.cli import output
 from edgebuild.cli.group import COMMANDS
 from edgebuild.errors import IncompatibleError
 
 if TYPE_CHECKING:
     from edgebuild.bundle.reader import Bundle
+    from edgebuild.devices.emulator import Emulator
 
 
 def open_bundle(path: str) -> "Bundle":
@@ -43,26 +45,50 @@ def _model_kind(path: str) -> str | None:
 def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     """Runs ``command`` of the bundle's own runner, which writes to our stdout and stderr; returns its exit code.
 
+    A bundle for another architecture is run under the emulator, and that is said on stderr.
+
     Raises:
         BundleError: The bundle or its runner is damaged, or it has none.
-        IncompatibleError: It is for another architecture.
+        IncompatibleError: It is for another architecture, for which there is no emulator here.
     """
     from edgebuild.devices.local import can_run, run_edgerun
-    from edgebuild.machine import machine_arch
 
     bundle = open_bundle(path)
-    target = bundle.manifest.target
-    if not can_run(target.arch):
-        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}"
-        unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
-        raise IncompatibleError(
-            msg, hint=f"on the board: {unpack}bin/edgerun {command}; here `edgebuild inspect` works"
-        )
+    emulator = None if can_run(bundle.manifest.target.arch) else _emulator_for(bundle, path, command)
     if command == "verify" and bundle.is_archive:
         # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
         bundle.verify_files()
         _drop_damaged_copy(bundle)
-    return run_edgerun(bundle, [command, *arguments])
+    return run_edgerun(bundle, [command, *arguments], emulator=emulator)
+
+
+def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
+    """The emulator that runs the bundle of another architecture; downloads nothing."""
+    from edgebuild.cache import Cache
+    from edgebuild.devices.emulator import cpu_of_target, fetch_command, find_emulator
+    from edgebuild.errors import ToolError
+    from edgebuild.machine import machine_arch
+
+    target = bundle.manifest.target
+    cpu, known = cpu_of_target(target.name, target.arch)
+    floors = [variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
+    glibc = max(floors, key=lambda text: [int(part) for part in text.split(".")])
+    try:
+        emulator = find_emulator(target.arch, cpu, glibc, Cache.default())
+    except ToolError as error:
+        msg = (
+            f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}, and {error.message}"
+        )
+        unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
+        get = f"`{fetch_command(target.name if known else f'generic-{target.arch}')}` gets an emulator; "
+        raise IncompatibleError(msg, hint=f"{error.hint or get}on the board: {unpack}bin/edgerun {command}") from error
+    told = f"note: run under {emulator}, with libraries of {emulator.system}"
+    if not known:
+        told += f"; the target {target.name} is not known here, so this is the plainest CPU"
+    if command == "bench":
+        told += "; times and memory are the emulator's, NOT the board's"
+    output.echo(told, err=True)
+    return emulator
 
 
 def _drop_damaged_copy(bundle: "Bundle") -> None:

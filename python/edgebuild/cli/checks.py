@@ -32,7 +32,6 @@ _PACKAGES = {
 }
 _HEADERS = ("nlohmann/json.hpp", "CLI/CLI.hpp", "onnxruntime/onnxruntime_c_api.h")
 _CACHE_MIB = 2048  # zig's C library builds, engines and a few models
-_QEMU = {"x86_64": "x86_64", "aarch64": "aarch64", "armv7l": "arm", "riscv64": "riscv64"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +93,14 @@ def target_checks(target: TargetSpec) -> list[Check]:
 
 
 def fetch(target: TargetSpec, progress: Progress) -> None:
-    """Fills the cache with what a build for ``target`` downloads and compiles: engine libraries and the runner.
+    """Fills the cache with what a build for ``target`` downloads and compiles: engine libraries, emulator and the runner.
 
     Raises:
         EdgebuildError: A download or the compiler failed.
     """
     from edgebuild.cache import Cache
+    from edgebuild.devices.emulator import find_emulator
+    from edgebuild.devices.local import why_not_here
     from edgebuild.errors import IncompatibleError
     from edgebuild.native.engines import engine_pin, fetch_engine
     from edgebuild.native.runner import build_runner
@@ -113,6 +114,9 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
             progress.note(error.message)  # the board's own system brings it
             continue
         fetch_engine(pin, cache)
+    if why_not_here(target.soc.arch, target.soc.features) is not None:
+        progress.stage("emulator", target.soc.cpu)
+        find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache, fetch=True, progress=progress)
     progress.stage("runner", target.toolchain.triple)
     build_runner(target, cache, progress)
 
@@ -248,20 +252,23 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
 
 
 def _emulator(target: TargetSpec) -> Check:
-    from edgebuild.devices.local import can_run
+    from edgebuild.cache import Cache
+    from edgebuild.devices.emulator import fetch_command, find_emulator
+    from edgebuild.devices.local import why_not_here
 
-    what = f"proving {target.name} bundles"
-    if can_run(target.soc.arch):
-        return Check(name="emulator", state="ok", needed_for=what, found=f"not needed: this is {machine_arch()}")
-    for suffix in ("-static", ""):
-        program = f"qemu-{_QEMU[target.soc.arch]}{suffix}"
-        path = shutil.which(program)
-        if path is not None:
-            return Check(name="emulator", state="ok", needed_for=what, found=f"{_version(path)} at {path}")
-    return Check(
-        name="emulator",
-        state="absent",
-        needed_for=what,
-        found="",
-        get="apt install qemu-user-static (10.0 or newer); without it a bundle is proved on the board: bin/edgerun verify",
-    )
+    name, what = "emulator", f"proving {target.name} bundles"
+    reason = why_not_here(target.soc.arch, target.soc.features)
+    if reason is None:
+        return Check(name=name, state="ok", needed_for=what, found=f"not needed: this is {machine_arch()}")
+    try:
+        emulator = find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, Cache.default())
+    except EdgebuildError as error:
+        return Check(
+            name=name,
+            state="absent",
+            needed_for=what,
+            found=error.message,
+            get=error.hint
+            or f"a build gets it, or `{fetch_command(target.name)}`; without it run bin/edgerun verify on the board",
+        )
+    return Check(name=name, state="ok", needed_for=what, found=f"{emulator}, {emulator.system}, at {emulator.program}")

@@ -24,7 +24,6 @@ _MARKS = {"ok": ("ok", "green"), "missing": ("MISSING", "red"), "absent": ("abse
 def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> int:
     """Show what is there, what is missing and how to get it."""
     from edgebuild.cli import checks
-    from edgebuild.devices.local import why_not_here
     from edgebuild.targets import load_target
 
     spec = load_target(target) if target is not None else None
@@ -53,8 +52,8 @@ def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> in
     else:
         where = f" for {spec.name}" if spec is not None else ""
         output.echo(f"  Everything that building{where} needs is here.")
-        if spec is not None and (reason := why_not_here(spec.soc.arch, spec.soc.features)) is not None:
-            output.echo(f"  Bundles are not proved here, as {reason}: run bin/edgerun verify on the board.")
+        if any(check.name == "emulator" and check.state != "ok" for check in found):
+            output.echo("  Without an emulator bundles are not proved here: run bin/edgerun verify on the board.")
     return code
 
 

@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,38 @@ def common(function: F) -> F:
         "--json", "as_json", is_flag=True, help="Print one JSON object and nothing else on stdout."
     )(function)
     return click.option("-v", "--verbose", is_flag=True, help="Say more; show the traceback of an error.")(function)
+
+
+class ByteSize(click.ParamType[int]):
+    """A size in bytes, e.g. 40MiB, 40M (the same), 1.5GiB, 40MB (of 1,000,000), 40000000."""
+
+    name = "size"
+    _UNITS = {"": 1, "B": 1} | {
+        f"{letter}{unit}": base**power
+        for power, letter in enumerate("KMG", 1)
+        for unit, base in (("", 1024), ("iB", 1024), ("B", 1000))
+    }
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", str(value).strip(), re.ASCII)
+        factor = match and self._UNITS.get(match[2][:1].upper() + match[2][1:])
+        if not match or not factor or not (size := int(float(match[1]) * factor)):
+            self.fail(f"expected a size such as 40MiB, got {value!r}", param, ctx)
+        return size
+
+
+def proof(function: F) -> F:
+    """``--verify`` and ``--max-size``: what a bundle is held to before it is written."""
+    function = click.option(
+        "--max-size", "max_size", type=ByteSize(), metavar="SIZE", help="Fail if the bundle is larger, e.g. 40MiB."
+    )(function)
+    return click.option(
+        "--verify",
+        type=click.Choice(["native", "emulator", "none"]),
+        help="Where the bundle is run before it is written (default: here, else under an emulator).",
+    )(function)
 
 
 class TargetName(click.ParamType[str]):

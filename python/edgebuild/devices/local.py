@@ -1,4 +1,4 @@
-"""This machine as a device: runs a bundle with the very runner that it carries."""
+"""This machine as a device: runs a bundle with the very runner that it carries, also under an emulator."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import content_key
+from edgebuild.devices.emulator import Emulator
 from edgebuild.errors import (
     ERRORS_BY_EXIT_CODE,
     BundleError,
@@ -21,6 +22,7 @@ from edgebuild.errors import (
 from edgebuild.machine import machine_arch, this_machine
 
 _GRACE_S = 30.0
+_LEAVE_OUT = "--verify none leaves the proof out; then run bin/edgerun verify on the board"
 
 
 def can_run(arch: str) -> bool:
@@ -43,27 +45,27 @@ def cpu_model() -> str:
     return f"{machine.cpu_name} {content_key(list(machine.features))[:12]}"
 
 
-def run_edgerun(bundle: Bundle, arguments: Sequence[str]) -> int:
+def run_edgerun(bundle: Bundle, arguments: Sequence[str], *, emulator: Emulator | None = None) -> int:
     """Runs the bundle's edgerun on the bundle with this process's input and output; returns its exit code.
 
     Args:
         bundle: Opened bundle.
         arguments: Command and flags without the bundle, e.g. ``["verify", "--json"]``.
+        emulator: What runs the board's programs; None: this machine itself.
 
     Raises:
-        IncompatibleError: The runner is for another architecture.
+        IncompatibleError: The runner is for another architecture, or used an instruction that the emulated CPU lacks.
         BundleError: The bundle has no runner, or a damaged one.
         ToolError: The runner does not start, or a signal killed it.
         ResourceError: It was killed, as the kernel does when memory runs out.
     """
-    command = _command(bundle, arguments)
+    command = _command(bundle, arguments, emulator)
     try:
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, env=_environment(emulator, {})).returncode
     except OSError as error:
-        msg = f"the bundle's runner does not start: {error.strerror}"
-        raise ToolError(msg) from error
+        raise _not_started(error, emulator) from error
     if code < 0:
-        raise _killed(-code, arguments[0])
+        raise _killed(-code, arguments[0], emulator)
     return code
 
 
@@ -75,6 +77,8 @@ def query_edgerun(
     steps: int = 1,
     busy_s: float = 0.0,
     environment: Mapping[str, str] | None = None,
+    emulator: Emulator | None = None,
+    limit_s: float | None = None,
 ) -> Mapping[str, Any]:
     """Runs the bundle's edgerun with ``--json`` and returns the object that it prints.
 
@@ -86,13 +90,18 @@ def query_edgerun(
             not, it is killed when all of them together must be over.
         busy_s: Seconds that it takes by its own choice, beyond those (``--seconds`` of bench).
         environment: Variables on top of this process's.
+        emulator: What runs the board's programs; None: this machine itself.
+        limit_s: It is killed after so many seconds, whatever it is at; None: only as ``deadline_s`` says.
 
     Raises:
         EdgebuildError: edgerun failed; the class is that of its exit code, the message its own.
         DeadlineError: A step took longer than ``deadline_s`` seconds.
     """
     limit = [] if deadline_s is None else ["--deadline", str(deadline_s)]
-    command = _command(bundle, [*arguments, *limit, "--json"])
+    command = _command(bundle, [*arguments, *limit, "--json"], emulator)
+    limits = [
+        value for value in (limit_s, None if deadline_s is None else steps * deadline_s + busy_s + _GRACE_S) if value
+    ]
     try:
         done = subprocess.run(
             command,
@@ -100,21 +109,24 @@ def query_edgerun(
             text=True,
             errors="replace",
             check=False,
-            env={**os.environ, **(environment or {})},
-            timeout=None if deadline_s is None else steps * deadline_s + busy_s + _GRACE_S,
+            env=_environment(emulator, environment or {}),
+            timeout=min(limits, default=None),
         )
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as error:
+        if emulator is not None:
+            msg = f"`{arguments[0]}` of the bundle's runner under {emulator} took longer than {error.timeout:.0f} s"
+            raise DeadlineError(msg, hint=_LEAVE_OUT) from None
         msg = f"{' '.join(arguments)} of the bundle's runner hung, with a limit of {deadline_s} s for each step"
         raise DeadlineError(msg) from None
     except OSError as error:
-        msg = f"the bundle's runner does not start: {error.strerror}"
-        raise ToolError(msg) from error
+        raise _not_started(error, emulator) from error
     try:
         answer: dict[str, Any] = json.loads(done.stdout)
     except ValueError:
         if done.returncode < 0:
-            raise _killed(-done.returncode, arguments[0]) from None
-        msg = f"the bundle's runner answered {done.stdout[:80]!r} to `{arguments[0]}`, expected one JSON object"
+            raise _killed(-done.returncode, arguments[0], emulator) from None
+        who = "the bundle's runner" if emulator is None else f"the bundle's runner under {emulator}"
+        msg = f"{who} answered {done.stdout[:80]!r} to `{arguments[0]}`, expected one JSON object"
         raise ToolError(msg, hint=done.stderr.strip().splitlines()[-1] if done.stderr.strip() else None) from None
     if done.returncode != 0:
         kind = ERRORS_BY_EXIT_CODE.get(done.returncode, EdgebuildError)
@@ -125,20 +137,42 @@ def query_edgerun(
     return answer
 
 
-def _killed(number: int, command: str) -> EdgebuildError:
-    msg = f"the bundle's runner was killed by {signal.Signals(number).name} in `{command}`"
+def _environment(emulator: Emulator | None, more: Mapping[str, str]) -> dict[str, str]:
+    return {**(os.environ if emulator is None else emulator.environment()), **more}
+
+
+def _not_started(error: OSError, emulator: Emulator | None) -> ToolError:
+    if emulator is None:
+        return ToolError(f"the bundle's runner does not start: {error.strerror}")
+    return ToolError(f"the emulator {emulator.program} does not start: {error.strerror}")
+
+
+def _killed(number: int, command: str, emulator: Emulator | None) -> EdgebuildError:
+    name = signal.Signals(number).name
+    if emulator is None:
+        msg = f"the bundle's runner was killed by {name} in `{command}`"
+    elif number == signal.SIGILL:
+        # The emulator ends as the emulated program does, so this is the program's fault, or the target file's.
+        msg = f"the bundle's runner used an instruction that {emulator.cpu} lacks ({name} in `{command}` under {emulator})"
+        return IncompatibleError(msg, hint="its engine or the target's cpu_flags are for a newer CPU")
+    else:
+        msg = f"the bundle's runner, or the emulator itself, was killed by {name} in `{command}` under {emulator}"
     if number == signal.SIGKILL:
         return ResourceError(msg, hint="probably memory ran out: free some")
-    return ToolError(msg)
+    return ToolError(msg, hint=None if emulator is None else _LEAVE_OUT)
 
 
-def _command(bundle: Bundle, arguments: Sequence[str]) -> list[str]:
+def _command(bundle: Bundle, arguments: Sequence[str], emulator: Emulator | None) -> list[str]:
     arch = bundle.manifest.target.arch
-    if not can_run(arch):
+    if emulator is not None and emulator.arch != arch:
+        msg = f"the bundle is for {arch}, the emulator is for {emulator.arch}"
+        raise IncompatibleError(msg)
+    if emulator is None and not can_run(arch):
         msg = f"the bundle is for {arch}, this machine is {machine_arch()}"
         raise IncompatibleError(msg, hint="copy it to the board, unpack it there with `tar xf`, and use bin/edgerun")
     program = bundle.edgerun  # held to its hash: a damaged program must not be started
     if program is None:
         msg = f"{bundle.path} holds no runner (bin/edgerun)"
         raise BundleError(msg, hint="build it again")
-    return [str(program), arguments[0], str(bundle.directory()), *arguments[1:]]
+    words = [str(program), arguments[0], str(bundle.directory()), *arguments[1:]]
+    return words if emulator is None else emulator.command(words)

@@ -2,17 +2,22 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache, content_key
-from edgebuild.devices.local import cpu_model, query_edgerun, why_not_here
+from edgebuild.devices.emulator import Emulator
+from edgebuild.devices.local import query_edgerun, why_not_here
+from edgebuild.devices.place import HERE, Place
 from edgebuild.fingerprint import source_digest
 
 _BENCH_SECONDS = 1.0
 _WARMUP = 3
+_EMULATED_STEP_S = 60.0
+_EMULATED_SLOWDOWN = 1000.0
+"""An emulated inference takes up to 300 times as long as one by PyTorch here (measured: MobileNetV2 125); more is a hang."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +27,21 @@ class Proof:
     Args:
         kind: "native", "emulator", or None if the bundle was not run.
         verified: edgerun's answer to ``verify``, empty if it was not run.
-        measured: edgerun's answer to ``bench`` by variant name.
+        measured: edgerun's answer to ``bench`` by variant name; empty under an emulator, whose speed says nothing.
+        decisions: By INT8 variant, for each output how it decides on the goldens against the original:
+            ``edgebuild.select.metrics.OutputScore`` as JSON.
+        device: What an emulator stood for: "arch", "cpu", "emulator", "system"; empty for kind "native" and None.
         reason: Why it was not run.
+        hint: What to do about that.
     """
 
     kind: str | None
     verified: Mapping[str, Any]
     measured: Mapping[str, Mapping[str, Any]]
+    decisions: Mapping[str, Any] = field(default_factory=dict)
+    device: Mapping[str, str] = field(default_factory=dict)
     reason: str = ""
+    hint: str = ""
 
 
 def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | None) -> dict[str, int]:
@@ -50,19 +62,23 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
 def prove(
     bundle: Bundle,
     cache: Cache,
+    place: Place = HERE,
     *,
     engines: Sequence[Path] = (),
     measure: bool = True,
     deadline_s: float | None = None,
+    inference_s: float | None = None,
 ) -> tuple[Proof, bool]:
-    """Runs every variant that can run here over the goldens and measures it; the result is kept for this bundle on this CPU.
+    """Runs every variant that can run there over the goldens and measures it; the result is kept for this bundle and CPU.
 
     Args:
         bundle: The packed bundle.
         cache: Where proofs are kept.
+        place: Where it is run.
         engines: Libraries that a thin bundle finds outside itself.
-        measure: Whether to measure latency too.
-        deadline_s: Time limit of loading a variant and of each inference, in seconds.
+        measure: Whether to measure latency too; never done under an emulator.
+        deadline_s: Time limit of loading a variant and of each inference, in seconds; the board's, so not the emulator's.
+        inference_s: What one inference of the original takes here, in seconds: an emulator that takes far longer hangs.
 
     Returns:
         The proof, and whether it came from the cache.
@@ -71,26 +87,74 @@ def prove(
         GateError: An output is outside its tolerance.
         EdgebuildError: The bundle does not run.
     """
-    arch = bundle.manifest.target.arch
-    reasons = [why_not_here(arch, variant.requires.cpu_features) for variant in bundle.manifest.variants]
-    if all(reasons):
-        return Proof(kind=None, verified={}, measured={}, reason=str(reasons[0])), False
-    key = content_key("proof", bundle.id, cpu_model(), measure, source_digest("devices"))
+    if place.kind is None:
+        return Proof(kind=None, verified={}, measured={}, reason=place.reason, hint=place.hint), False
+    emulator = place.emulator
+    if emulator is None:
+        arch = bundle.manifest.target.arch
+        reasons = [why_not_here(arch, variant.requires.cpu_features) for variant in bundle.manifest.variants]
+        if all(reasons):
+            return Proof(kind=None, verified={}, measured={}, reason=str(reasons[0])), False
+    measure = measure and emulator is None
+    key = content_key("proof", bundle.id, place.identity, measure, source_digest("devices"))
     environment = _runtime_environment(engines)
+    steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
+    limit_s = None if emulator is None else steps * (_EMULATED_STEP_S + _EMULATED_SLOWDOWN * (inference_s or 0.0))
 
     def make(folder: Path) -> None:
-        steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
-        verified = query_edgerun(bundle, ["verify"], deadline_s=deadline_s, steps=steps, environment=environment)
+        verified = query_edgerun(
+            bundle,
+            ["verify"],
+            deadline_s=None if emulator else deadline_s,
+            steps=steps,
+            environment=environment,
+            emulator=emulator,
+            limit_s=limit_s,
+        )
         measured = {}
         ran = [entry["variant"] for entry in verified["variants"] if entry["result"] == "ok"]
         for name in ran if measure else ():
             measured[name] = _bench(bundle, name, _BENCH_SECONDS, _WARMUP, deadline_s, environment)
-        text = json.dumps({"verified": verified, "measured": measured}, indent=2)
-        (folder / "proof.json").write_text(text, encoding="utf-8")
+        decisions = {}
+        for variant in bundle.manifest.variants:
+            if variant.name in ran and variant.precision == "int8":
+                decisions[variant.name] = _decisions(bundle, variant.name, environment, emulator, limit_s)
+        told = {"verified": verified, "measured": measured, "decisions": decisions}
+        (folder / "proof.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
 
     folder, cached = cache.find_or_make("proof", key, make)
     data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
-    return Proof(kind="native", verified=data["verified"], measured=data["measured"]), cached
+    return Proof(kind=place.kind, device=emulator.to_json() if emulator else {}, **data), cached
+
+
+def _decisions(
+    bundle: Bundle, variant: str, environment: Mapping[str, str], emulator: Emulator | None, limit_s: float | None
+) -> list[dict[str, Any]]:
+    """How a quantised variant decides on the goldens; a tolerance on elements does not show a flipped decision."""
+    import numpy as np
+
+    from edgebuild.devices.feeds import run_feeds
+    from edgebuild.select.metrics import ScoreCounter
+
+    plain = [
+        golden
+        for golden in bundle.goldens()
+        if all(isinstance(value, np.ndarray) for value in (*golden.inputs.values(), *golden.outputs.values()))
+    ]
+    if not plain:
+        return []
+    results = run_feeds(
+        bundle,
+        variant,
+        [golden.inputs for golden in plain],
+        environment=environment,
+        emulator=emulator,
+        limit_s=limit_s,
+    )
+    counter = ScoreCounter([spec.name for spec in bundle.signature.outputs])
+    for golden, result in zip(plain, results, strict=True):
+        counter.add(golden.outputs, result)
+    return [score.to_json() for score in counter.scores()]
 
 
 def _bench(

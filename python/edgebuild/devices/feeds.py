@@ -1,0 +1,66 @@
+"""A bundle's variant on arrays of ours, by the runner that the bundle carries: natively, or under an emulator."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgebuild.bundle.reader import Bundle
+from edgebuild.devices.emulator import Emulator
+from edgebuild.devices.local import query_edgerun
+
+Feed = Mapping[str, npt.NDArray[Any]]
+
+
+def run_feeds(
+    bundle: Bundle,
+    variant: str,
+    feeds: Sequence[Feed],
+    *,
+    emulator: Emulator | None = None,
+    environment: Mapping[str, str] | None = None,
+    limit_s: float | None = None,
+) -> list[dict[str, npt.NDArray[Any]]]:
+    """Outputs of a variant by name for each feed, as the board's program computes them.
+
+    Feeds of the same shapes are run by one process, which loads the model once.
+
+    Args:
+        bundle: Opened bundle.
+        variant: Its name.
+        feeds: Inputs by name, as the signature says them; arrays only, no sequences.
+        emulator: What runs the board's programs; None: this machine itself.
+        environment: Variables on top of this process's.
+        limit_s: Time limit of all of them together, in seconds; None: none.
+
+    Raises:
+        EdgebuildError: The bundle does not run.
+    """
+    results: list[dict[str, npt.NDArray[Any]]] = []
+    for begin, end in _runs_of_equal_shapes(feeds):
+        group = feeds[begin:end]
+        with tempfile.TemporaryDirectory(prefix="edgebuild-feeds-") as name:
+            given, told = Path(name) / "in.npz", Path(name) / "out.npz"
+            arrays: dict[str, Any] = {key: np.stack([feed[key] for feed in group]) for key in group[0]}
+            np.savez(given, **arrays)
+            query_edgerun(
+                bundle,
+                ["run", f"--variant={variant}", f"--inputs={given}", f"--outputs={told}", "--each"],
+                environment=environment,
+                emulator=emulator,
+                limit_s=limit_s,
+            )
+            with np.load(told, allow_pickle=False) as stacked:
+                outputs = {key: stacked[key] for key in stacked.files}
+        results += [{key: array[i] for key, array in outputs.items()} for i in range(len(group))]
+    return results
+
+
+def _runs_of_equal_shapes(feeds: Sequence[Feed]) -> list[tuple[int, int]]:
+    """Begin and end of each row of feeds that can be stacked."""
+    kinds = [{key: (array.shape, array.dtype) for key, array in feed.items()} for feed in feeds]
+    ends = [i for i in range(1, len(feeds)) if kinds[i] != kinds[i - 1]] + [len(feeds)]
+    return list(zip([0, *ends[:-1]], ends, strict=True)) if feeds else []
