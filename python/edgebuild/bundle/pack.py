@@ -20,6 +20,7 @@ from edgebuild.cache import Cache
 from edgebuild.errors import GateError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import OptimizedGraph
+from edgebuild.native.elf_check import NativeFile, check_native_files
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
 from edgebuild.select.decisions import Decisions
@@ -238,5 +239,20 @@ def _files(parts: PackedParts) -> list[BundleFile]:
         if not parts.thin:
             files.append(BundleFile(path=f"lib/{engine.pin.soname}", source=engine.library))
             licences.update(engine.licences)
+    _check_native(files, parts)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]
     return files
+
+
+def _check_native(files: Sequence[BundleFile], parts: PackedParts) -> None:
+    """Holds programs and libraries to the target, also those that a thin bundle leaves out."""
+    native = [
+        NativeFile(path=file.path, source=file.source)
+        for file in files
+        if file.path.startswith(("bin/", "lib/")) and isinstance(file.source, Path)
+    ]
+    if parts.thin:
+        native += [
+            NativeFile(path=f"lib/{engine.pin.soname}", source=engine.library) for engine in parts.engines.values()
+        ]
+    check_native_files(native, parts.target)

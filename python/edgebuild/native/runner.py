@@ -1,13 +1,13 @@
 """Cross-compiles edgerun for a target; cached by the content of the sources, so a second model compiles nothing."""
 
 import os
-import re
 import shutil
 import tempfile
 from pathlib import Path
 
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import ToolError
+from edgebuild.native.elf_check import NativeFile, check_native_files
 from edgebuild.native.process import run_tool
 from edgebuild.native.sources import NativeSources, find_sources
 from edgebuild.native.toolchain import CrossTools, find_cross_tools
@@ -22,6 +22,7 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
 
     Raises:
         ToolError: A tool is missing, there is no toolchain file for the triple, or the compiler failed.
+        IncompatibleError: The compiled program does not fit the target.
     """
     sources = find_sources()
     key = content_key("edgerun", sources.digest(), _tools_version(), _settings(target))
@@ -98,16 +99,6 @@ def _compile(
             advance=lambda done, total: progress.advance(done, total, "steps"),
         )
         (program,) = [p for p in Path(build).rglob("edgerun") if p.is_file()]
-        _check_glibc(program, settings["glibc"])
+        check_native_files([NativeFile(path="bin/edgerun", source=program)], target)
         shutil.copyfile(program, folder / "edgerun")
         (folder / "edgerun").chmod(0o755)
-
-
-def _check_glibc(program: Path, oldest: str) -> None:
-    """Holds a program to the glibc that it was linked for, by the symbol versions that it names."""
-    limit = tuple(int(part) for part in oldest.split("."))
-    needed = {(int(m[1]), int(m[2])) for m in re.finditer(rb"\0GLIBC_(\d+)\.(\d+)", program.read_bytes())}
-    newer = sorted(version for version in needed if version > limit)
-    if newer:
-        msg = f"the compiled runner needs glibc {newer[-1][0]}.{newer[-1][1]}, expected {oldest} at most"
-        raise ToolError(msg, hint="the toolchain file did not link for the target's glibc")

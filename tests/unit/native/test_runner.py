@@ -2,14 +2,15 @@
 
 import os
 import stat
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from elf_craft import craft_elf
 
 from edgebuild.cache import Cache
-from edgebuild.errors import ToolError
+from edgebuild.errors import IncompatibleError, ToolError
 from edgebuild.native import runner
 from edgebuild.native.runner import build_runner, runner_licences
 from edgebuild.native.sources import NativeSources, find_sources
@@ -20,7 +21,7 @@ from edgebuild.targets import TargetSpec, load_target
 CMAKE = """#!/bin/sh
 env > "{log}"
 case "$1" in
---build) printf runner > "$2/edgerun" ;;
+--build) cat "{program}" > "$2/edgerun" ;;
 esac
 exit {code}
 """
@@ -39,10 +40,18 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NativeSources:
     return found
 
 
-def fake_cmake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, code: int = 0, says: str = "") -> Path:
-    """Replaces cmake by a script that logs its environment; returns the log."""
-    program, log = tmp_path / "cmake", tmp_path / "environment"
-    program.write_text(CMAKE.format(log=log, code=code) + f"\necho '{says}'\n", encoding="utf-8")
+def fake_cmake(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    code: int = 0,
+    says: str = "",
+    wants: Sequence[tuple[str, str]] = (("GLIBC_2.28", "fcntl64"),),
+) -> Path:
+    """Replaces cmake by a script that logs its environment and "compiles" a crafted program; returns the log."""
+    program, log, compiled = tmp_path / "cmake", tmp_path / "environment", tmp_path / "compiled"
+    compiled.write_bytes(craft_elf(arch="x86_64", needed=["libc.so.6"], wants={"libc.so.6": wants}))
+    program.write_text(CMAKE.format(log=log, code=code, program=compiled) + f"\necho '{says}'\n", encoding="utf-8")
     if says:
         program.write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n", encoding="utf-8")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -65,7 +74,7 @@ def test_equal_sources_compile_once_and_any_change_compiles_anew(
     def compiled(spec: TargetSpec = target) -> bool:
         log.unlink(missing_ok=True)
         program = build_runner(spec, cache, SilentProgress())
-        assert program.read_bytes() == b"runner"
+        assert program.read_bytes().startswith(b"\x7fELF")
         assert os.access(program, os.X_OK)
         return log.exists()
 
@@ -122,19 +131,11 @@ def test_the_real_sources_are_complete_and_every_licence_has_text() -> None:
     assert all(path.stat().st_size > 100 for path in runner_licences().values())
 
 
-@pytest.mark.parametrize(
-    ("names", "newest"), [(b"GLIBC_2.17\0GLIBC_2.28\0", None), (b"GLIBC_2.2.5\0GLIBC_2.34\0", "2.34")]
-)
-def test_a_program_for_a_younger_glibc_is_refused(tmp_path: Path, names: bytes, newest: str | None) -> None:
-    program = tmp_path / "edgerun"
-    program.write_bytes(b"\x7fELF\0libc.so.6\0" + names)
-    if newest is None:
-        runner._check_glibc(program, "2.28")
-    else:
-        with pytest.raises(ToolError, match=rf"needs glibc {newest}, expected 2\.28 at most"):
-            runner._check_glibc(program, "2.28")
-
-
-def test_the_symbols_of_a_real_program_are_found() -> None:
-    with pytest.raises(ToolError, match="needs glibc"):
-        runner._check_glibc(Path(sys.executable).resolve(), "2.1")
+def test_a_program_for_a_younger_glibc_is_refused_and_not_kept(
+    sources: NativeSources, target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_cmake(tmp_path, monkeypatch, wants=[("GLIBC_2.17", "read"), ("GLIBC_2.34", "dlsym")])
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(IncompatibleError, match=r"bin/edgerun can't run on x86-64: it needs dlsym@GLIBC_2\.34"):
+        build_runner(target, cache, SilentProgress())
+    assert [p for p in (cache.root / "native").iterdir() if p.is_dir()] == []
