@@ -27,8 +27,8 @@ _PACKAGES = {
     "onnx-ir": ("build", "build"),
     "onnxscript": ("build", "build"),
     "onnxruntime": ("build", "build"),
-    "rich": ("progress bars", "build"),
-    "ziglang": ("compiling runners", "cross"),
+    "rich": ("progress", "build"),
+    "ziglang": ("runners", "cross"),
 }
 _HEADERS = ("nlohmann/json.hpp", "CLI/CLI.hpp", "onnxruntime/onnxruntime_c_api.h")
 _CACHE_MIB = 2048  # zig's C library builds, engines and a few models
@@ -58,8 +58,8 @@ def machine_checks() -> list[Check]:
             name="Python", state="ok", needed_for="everything", found=f"{sys.version.split()[0]} at {sys.executable}"
         ),
         *(_package(name, what, extra) for name, (what, extra) in _PACKAGES.items()),
-        _program("cmake", "compiling runners", "pip install 'edgebuild[cross]'"),
-        _program("ninja", "compiling runners", "pip install 'edgebuild[cross]'"),
+        _program("cmake", "runners", "pip install 'edgebuild[cross]'"),
+        _program("ninja", "runners", "pip install 'edgebuild[cross]'"),
         _headers(),
         _compiler(),
         _engine_module(),
@@ -80,10 +80,10 @@ def target_checks(target: TargetSpec) -> list[Check]:
         there = False
     checks.append(
         Check(
-            name=f"toolchain {target.toolchain.triple}",
+            name="toolchain",
             state="ok" if there else "missing",
-            needed_for=target.name,
-            found="toolchain file is there" if there else "",
+            needed_for="runners",
+            found=target.toolchain.triple if there else f"no toolchain file for {target.toolchain.triple}",
             get="write one in toolchains/zig/, after the others",
         )
     )
@@ -151,7 +151,7 @@ def _version(path: str) -> str:
 def _headers() -> Check:
     from edgebuild.native.sources import find_sources
 
-    name, what = "C++ headers", "compiling runners"
+    name, what = "C++ headers", "runners"
     get = "configure the project once with CMake, which fetches them, or install a wheel, which carries them"
     try:
         folder = find_sources().third_party / "include"
@@ -167,13 +167,11 @@ def _compiler() -> Check:
     for name in (os.environ.get("CXX", ""), "c++", "g++", "clang++"):
         path = shutil.which(name) if name else None
         if path is not None:
-            return Check(
-                name="C++ compiler", state="ok", needed_for="working on edgebuild", found=f"{_version(path)} at {path}"
-            )
+            return Check(name="C++ compiler", state="ok", needed_for="development", found=f"{_version(path)} at {path}")
     return Check(
         name="C++ compiler",
         state="absent",
-        needed_for="working on edgebuild",
+        needed_for="development",
         found="",
         get="apt install g++; bundles are compiled by ziglang, without it",
     )
@@ -186,7 +184,7 @@ def _engine_module() -> Check:
     return Check(
         name="edgebuild.Runner",
         state="ok" if there else "absent",
-        needed_for="running from Python",
+        needed_for="Python",
         found="compiled module is there" if there else "",
         get="install edgebuild (a bare source folder has no compiled module)",
     )
@@ -207,7 +205,7 @@ def _cache() -> Check:
 
 def _here() -> Check:
     def check(state: State, found: str, get: str = "") -> Check:
-        return Check(name="this folder", state=state, needed_for="the bundle", found=found, get=get)
+        return Check(name="this folder", state=state, needed_for="bundles", found=found, get=get)
 
     return _folder(Path.cwd(), 512, check, "say where with -o")
 
@@ -230,7 +228,7 @@ def _folder(folder: Path, wanted_mib: int, check: Callable[..., Check], get: str
 def _engine(target: TargetSpec, name: str, version: str) -> Check:
     from edgebuild.native.engines import engine_pin
 
-    what = f"{target.name} bundles"
+    what = "bundles"
     try:
         pin = engine_pin(name, version, target.soc.arch)
     except EdgebuildError as error:
@@ -256,7 +254,7 @@ def _emulator(target: TargetSpec) -> Check:
     from edgebuild.devices.emulator import fetch_command, find_emulator
     from edgebuild.devices.local import why_not_here
 
-    name, what = "emulator", f"proving {target.name} bundles"
+    name, what = "emulator", "the proof"
     reason = why_not_here(target.soc.arch, target.soc.features)
     if reason is None:
         return Check(name=name, state="ok", needed_for=what, found=f"not needed: this is {machine_arch()}")

@@ -2,15 +2,17 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from bundle_recipe import recipe
 
-from edgebuild.bundle.pack import check_output, publish
+from edgebuild.bundle.pack import check_output, check_size, publish
 from edgebuild.bundle.reader import Bundle
 from edgebuild.bundle.writer import write_bundle
-from edgebuild.errors import ResourceError, UsageError
+from edgebuild.errors import GateError, ResourceError, UsageError
+from edgebuild.targets import load_target
 
 
 @pytest.fixture
@@ -119,3 +121,19 @@ def test_an_output_that_can_not_be_is_refused_before_the_build(tmp_path: Path) -
     ]:
         with pytest.raises(UsageError, match=said):
             check_output(output, keep=[str(model)])
+
+
+def test_a_bundle_above_the_size_that_is_allowed_is_refused_with_its_largest_file(staged: Bundle) -> None:
+    board = load_target("raspberrypi4")
+    size = staged.path.stat().st_size
+    check_size(staged, board, None)
+    check_size(staged, board, size)
+    largest = max(staged.manifest.files, key=lambda path: staged.manifest.files[path].size)
+    with pytest.raises(GateError, match=rf"--max-size allows .*; largest: {largest} "):
+        check_size(staged, board, size - 1)
+    check_size(staged, replace(board, limits=replace(board.limits, size_mib=1 + size // 2**20)), None)
+    # Cheaper than a bundle of more than a MiB: a file that says it is one.
+    with staged.path.open("ab") as stream:
+        stream.truncate(2**20 + 1)
+    with pytest.raises(GateError, match=r"\[limits\] size_mib of raspberrypi4 allows 1\.0 MiB"):
+        check_size(staged, replace(board, limits=replace(board.limits, size_mib=1)), None)

@@ -92,7 +92,7 @@ def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) ->
     data = invoke("doctor", "--target", "jetson", "--json").json
     states = {c["name"]: c["state"] for c in data["checks"]}
     assert data["target"] == "jetson-orin"
-    assert states["toolchain aarch64-linux-gnu"] == "ok"
+    assert states["toolchain"] == "ok"
     assert states["tensorrt 10.3"] == "absent"
     assert states["onnxruntime 1.31.1"] == "ok"
     assert "emulator" in states
