@@ -259,14 +259,16 @@ def _emulator(target: TargetSpec) -> Check:
     if reason is None:
         return Check(name=name, state="ok", needed_for=what, found=f"not needed: this is {machine_arch()}")
     try:
-        emulator = find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, Cache.default())
+        cache = Cache.default()
+        emulator = find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache)
     except EdgebuildError as error:
         return Check(
             name=name,
             state="absent",
             needed_for=what,
             found=error.message,
-            get=error.hint
-            or f"a build gets it, or `{fetch_command(target.name)}`; without it run bin/edgerun verify on the board",
+            get=error.hint or f"a build downloads it, or `{fetch_command(target.name)}`",
         )
-    return Check(name=name, state="ok", needed_for=what, found=f"{emulator}, {emulator.system}, at {emulator.program}")
+    cached = emulator.program.is_relative_to(cache.root)
+    place = "from the cache" if cached else f"at {emulator.program}"
+    return Check(name=name, state="ok", needed_for=what, found=f"{emulator}, {place}; {emulator.system}")
