@@ -10,6 +10,7 @@
 #include "errors.hpp"
 #include "images.hpp"
 #include "register.hpp"
+#include "runner/tuning.hpp"
 #include "signature_json.hpp"
 
 namespace py = pybind11;
@@ -202,7 +203,7 @@ class PyRunner {
 std::unique_ptr<PyRunner> make_runner(const std::string& path, const std::string& backend, const std::string& variant,
                                       bool fallback, const std::map<std::string, std::string>& options,
                                       const std::string& runtime_path, const std::string& state_dir,
-                                      const std::string& cache_dir, py::object slow_path) {
+                                      const std::string& cache_dir, bool tuning, py::object slow_path) {
   LoadOptions load;
   load.backend = backend;
   load.variant = variant;
@@ -211,6 +212,7 @@ std::unique_ptr<PyRunner> make_runner(const std::string& path, const std::string
   load.runtime_path = runtime_path;
   load.state_dir = state_dir;
   load.cache_dir = cache_dir;
+  load.tuning = tuning;
   return std::make_unique<PyRunner>(path, load, std::move(slow_path));
 }
 
@@ -220,12 +222,13 @@ void register_runner(py::module_& module) {
   py::class_<PyRunner>(module, "Runner")
       .def(py::init(&make_runner), py::arg("path"), py::kw_only(), py::arg("backend"), py::arg("variant"),
            py::arg("fallback"), py::arg("options"), py::arg("runtime_path"), py::arg("state_dir"), py::arg("cache_dir"),
-           py::arg("slow_path"))
+           py::arg("tuning") = true, py::arg("slow_path"))
       .def_property_readonly("signature_json", &PyRunner::signature_json)
       .def_property_readonly("variant", [](const PyRunner& self) { return self.runner().variant_name(); })
       .def_property_readonly("backend", [](const PyRunner& self) { return self.runner().backend_name(); })
       .def_property_readonly("engine_version", [](const PyRunner& self) { return self.runner().engine_version(); })
       .def_property_readonly("bundle_id", [](const PyRunner& self) { return self.runner().bundle_id(); })
+      .def_property_readonly("variant_order", [](const PyRunner& self) { return self.runner().variant_order(); })
       .def_property_readonly("passed_over",
                              [](const PyRunner& self) {
                                py::list result;
@@ -238,6 +241,17 @@ void register_runner(py::module_& module) {
       .def("preprocess", &PyRunner::preprocess, py::arg("name"), py::arg("images"))
       .def("profile", &PyRunner::profile)
       .def("close", &PyRunner::close);
+  module.def(
+      "variant_order",
+      [](const std::string& bundle_id, const std::string& arch, const std::vector<std::string>& names,
+         const std::string& state_dir, unsigned threads, bool tuning) {
+        const runner::VariantOrder order = runner::variant_order({bundle_id, arch, names, state_dir, threads, tuning});
+        std::vector<std::string> ordered;
+        for (const std::size_t index : order.indices) ordered.push_back(names[index]);
+        return py::make_tuple(ordered, order.tuning.has_value(), order.why);
+      },
+      py::kw_only(), py::arg("bundle_id"), py::arg("arch"), py::arg("names"), py::arg("state_dir"), py::arg("threads"),
+      py::arg("tuning"));
 }
 
 }  // namespace edgebuild::python

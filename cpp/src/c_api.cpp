@@ -68,6 +68,7 @@ edgebuild::LoadOptions convert(const eb_load_options* given) {
   converted.runtime_path = text_or_empty(options.runtime_path);
   converted.state_dir = text_or_empty(options.state_dir);
   converted.cache_dir = text_or_empty(options.cache_dir);
+  converted.tuning = options.no_tuning == 0;
   if (options.log != nullptr) {
     converted.log = [log = options.log, user = options.log_user](eb_severity severity, std::string_view message) {
       log(user, severity, message.data(), message.size());
@@ -234,6 +235,7 @@ const char* eb_runner_variant(const eb_runner* runner) { return runner->runner.v
 const char* eb_runner_backend(const eb_runner* runner) { return runner->runner.backend_name().c_str(); }
 const char* eb_runner_engine_version(const eb_runner* runner) { return runner->runner.engine_version().c_str(); }
 const char* eb_runner_bundle_id(const eb_runner* runner) { return runner->runner.bundle_id().c_str(); }
+const char* eb_runner_variant_order(const eb_runner* runner) { return runner->runner.variant_order().c_str(); }
 
 size_t eb_runner_passed_over_count(const eb_runner* runner) { return runner->runner.passed_over().size(); }
 

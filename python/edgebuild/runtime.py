@@ -42,9 +42,14 @@ class Runner:
         fallback: False: the first variant that is asked for must run here, else IncompatibleError.
         options: Engine options that override the variant's, e.g. ``{"intra_op_threads": "1"}``.
         runtime_path: Folders of external engine libraries, separated by colons; by default ``$EDGEBUILD_RUNTIME_PATH``.
-        state_dir: Where a backend keeps what it makes on the board (plans, tuning); by default ``$XDG_STATE_HOME/edgebuild/<id>``. No
-            backend of this version keeps anything.
+        state_dir: Where what is made on the board lies: what ``edgerun tune`` measured. By default
+            ``$XDG_STATE_HOME/edgebuild/<id>``; need not exist.
         cache_dir: Where archives are unpacked; by default ``$XDG_CACHE_HOME/edgebuild/bundles``.
+        tuning: False: variants are tried in the target's order, whatever ``edgerun tune`` kept.
+
+    Attributes:
+        variant: The one that was loaded.
+        variant_order: In which order they were tried, and why, e.g. "the target's: not tuned on this machine …".
 
     Raises:
         BundleError: The bundle's bytes are not what its manifest or the format says.
@@ -64,6 +69,7 @@ class Runner:
         runtime_path: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
+        tuning: bool = True,
     ) -> None:
         self._native = _runtime.Runner(
             os.fspath(path),
@@ -74,6 +80,7 @@ class Runner:
             runtime_path=runtime_path or "",
             state_dir=os.fspath(state_dir or ""),
             cache_dir=os.fspath(cache_dir or ""),
+            tuning=tuning,
             slow_path=_as_array,
         )
         self._run = self._native.run
@@ -81,6 +88,7 @@ class Runner:
         self.variant = self._native.variant
         self.backend = self._native.backend
         self.engine_version = self._native.engine_version
+        self.variant_order = self._native.variant_order
         self.bundle_id = self._native.bundle_id
         self.passed_over = tuple(PassedOver(*entry) for entry in self._native.passed_over)
 

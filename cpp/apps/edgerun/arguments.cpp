@@ -35,13 +35,19 @@ void add_bundle(CLI::App& app, CommonOptions& options) {
   app.add_flag("-v,--verbose", options.verbose, "Show what the engine says");
 }
 
+void add_state(CLI::App& app, CommonOptions& options) {
+  app.add_option("--state-dir", options.state_dir, "What `tune` keeps [$XDG_STATE_HOME/edgebuild/ID]")
+      ->type_name("DIR");
+  app.add_flag("--no-tuning", options.no_tuning, "The target's order, whatever `tune` kept");
+}
+
 void add_loading(CLI::App& app, CommonOptions& options, RawArguments& raw) {
   app.add_option("--backend", options.backend, "Only variants of this backend")->type_name("NAME");
   app.add_option("--variant", options.variant, "Only this variant")->type_name("NAME");
   app.add_flag("--no-fallback", options.no_fallback, "Fail if the first choice can't run here");
   app.add_option("--deadline", raw.deadline, "Limit of the load and of each inference")->type_name("SECONDS");
   add_list(app, "--option", raw.options, "Engine option, repeatable")->type_name("NAME=VALUE");
-  app.add_option("--state-dir", options.state_dir, "For plans and tuning; nothing is kept yet")->type_name("DIR");
+  add_state(app, options);
 }
 
 void add_inputs(CLI::App& app, InputFiles& inputs, RawArguments& raw) {
@@ -89,6 +95,26 @@ Status fill_common(const CLI::App& app, const RawArguments& raw, CommonOptions& 
   return {};
 }
 
+// "1,4,default": numbers of threads, or the variants' own.
+Status fill_threads(const std::string& text, std::vector<unsigned>& threads) {
+  threads.clear();
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find(',', begin), text.size());
+    const std::string word = text.substr(begin, end - begin);
+    unsigned number = 0;
+    if (word != "default") {
+      const auto [next, error] = std::from_chars(word.data(), word.data() + word.size(), number);
+      if (error != std::errc() || next != word.data() + word.size() || number < 1 || number > 1024) {
+        return {Code::kUsage,
+                "--threads " + text + ": expected numbers from 1 to 1024 or `default`, with commas between"};
+      }
+    }
+    if (std::find(threads.begin(), threads.end(), number) == threads.end()) threads.push_back(number);
+    begin = end + 1;
+  }
+  return {};
+}
+
 Status check_bench(const CLI::App& app, const RawArguments& raw, BenchOptions& options) {
   if (app.get_option("--threads")->count() > 0) {
     if (raw.threads < 1 || raw.threads > 4096) return {Code::kUsage, "--threads: expected 1 to 4096"};
@@ -132,14 +158,14 @@ std::string suggestion(const std::string& word, const Strings& known) {
   return near.empty() ? "" : "; did you mean " + near + "?";
 }
 
-const Strings kCommands = {"inspect", "verify", "run", "bench"};
+const Strings kCommands = {"inspect", "verify", "run", "bench", "tune"};
 
 // What CLI11 does not say: which word was wrong, and what was probably meant.
 Status explain(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
   const std::string see = " (see edgerun --help)";
   const auto chosen = app.get_subcommands();
   if (chosen.empty()) {
-    const std::string commands = "commands are inspect, verify, run and bench";
+    const std::string commands = "commands are inspect, verify, run, bench and tune";
     if (argc < 2) return {Code::kUsage, "no command is given; " + commands + see};
     const std::string first = argv[1];
     const std::string what = first.starts_with("-") ? "unknown option " : "unknown command ";
@@ -208,6 +234,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   InspectOptions inspect;
   CLI::App* inspect_app = app.add_subcommand("inspect", "Show what a bundle holds");
   add_bundle(*inspect_app, inspect);
+  add_state(*inspect_app, inspect);
 
   VerifyOptions verify;
   CLI::App* verify_app = app.add_subcommand("verify", "Check every hash, then the goldens on this machine");
@@ -235,6 +262,17 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   bench_app->add_flag("--profile", bench.profile, "Time of each node");
   add_inputs(*bench_app, bench.inputs, raw);
   add_loading(*bench_app, bench, raw);
+
+  TuneOptions tune;
+  std::string tune_threads = "default";
+  CLI::App* tune_app = app.add_subcommand("tune", "Measure here which variant should serve");
+  add_bundle(*tune_app, tune);
+  tune_app->add_option("--threads", tune_threads, "Thread counts: 1,4,default [default]")->type_name("LIST");
+  tune_app->add_option("--seconds", tune.seconds, "How long to measure, each thread count [10]")->type_name("S");
+  tune_app->add_option("--state-dir", tune.state_dir, "Where to keep it [$XDG_STATE_HOME/edgebuild/ID]")
+      ->type_name("DIR");
+  tune_app->add_option("--deadline", raw.deadline, "Limit of each load and of each inference")->type_name("SECONDS");
+  add_inputs(*tune_app, tune.inputs, raw);
 
   try {
     app.parse(argc, argv);
@@ -267,6 +305,15 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
                                       "--outputs FILE.npz or --output NAME=FILE");
     }
     return Command(std::move(run));
+  }
+  if (tune_app->parsed()) {
+    EDGEBUILD_RETURN_IF_ERROR(fill_common(*tune_app, raw, tune));
+    EDGEBUILD_RETURN_IF_ERROR(fill_inputs(raw, tune.inputs));
+    EDGEBUILD_RETURN_IF_ERROR(fill_threads(tune_threads, tune.threads));
+    if (!std::isfinite(tune.seconds) || tune.seconds < 0.0) {
+      return Status(Code::kUsage, "--seconds: expected a number from 0 on");
+    }
+    return Command(std::move(tune));
   }
   EDGEBUILD_RETURN_IF_ERROR(fill_common(*bench_app, raw, bench));
   EDGEBUILD_RETURN_IF_ERROR(fill_inputs(raw, bench.inputs));

@@ -16,7 +16,7 @@ struct Message {
 };
 struct InspectOptions : CommonOptions {};
 
-using Command = std::variant<Message, InspectOptions, VerifyOptions, RunCommandOptions, BenchOptions>;
+using Command = std::variant<Message, InspectOptions, VerifyOptions, RunCommandOptions, BenchOptions, TuneOptions>;
 
 /// @return kUsage, naming the flag and what was expected.
 [[nodiscard]] edgebuild::Result<Command> parse_arguments(int argc, const char* const* argv);

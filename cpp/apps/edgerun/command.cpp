@@ -10,6 +10,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "runner/access.hpp"
 #include "signals.hpp"
 
 namespace edgerun {
@@ -83,6 +84,7 @@ edgebuild::LoadOptions load_options(const CommonOptions& options) {
   load.allow_fallback = !options.no_fallback;
   load.options = options.options;
   load.state_dir = options.state_dir;
+  load.tuning = !options.no_tuning;
   const eb_severity least = options.verbose ? EB_LOG_DEBUG : EB_LOG_WARNING;
   load.log = [least](eb_severity severity, std::string_view message) {
     if (severity < least) return;
@@ -124,6 +126,8 @@ void write_choice(JsonWriter& json, const Runner& runner) {
     json.begin_object().member("variant", passed.variant).member("reason", passed.reason).end_object();
   }
   json.end_array();
+  json.key("order").begin_object().member("tuned", edgebuild::RunnerAccess::order(runner).tuning.has_value());
+  json.member("why", runner.variant_order()).end_object();
 }
 
 }  // namespace edgerun

@@ -27,6 +27,7 @@ struct CommonOptions {
   std::map<std::string, std::string> options;
   std::optional<double> deadline;  ///< Seconds that loading, and each inference, may take.
   bool no_fallback = false;
+  bool no_tuning = false;
   bool json = false;
   bool verbose = false;
 };
@@ -52,12 +53,19 @@ struct BenchOptions : CommonOptions {
   std::chrono::steady_clock::time_point started;  ///< When the program began.
 };
 
+struct TuneOptions : CommonOptions {
+  InputFiles inputs;
+  std::vector<unsigned> threads = {0};  ///< Thread counts to tune for; 0: the variants' own.
+  double seconds = 10.0;                ///< Time after which no further round begins, for each thread count.
+};
+
 /// Each prints its result on stdout (text, or one JSON object) and returns what went wrong, printed by `report_error`.
 /// `exit_code` is set where a command has told its end itself, e.g. a failed gate with all its numbers.
 edgebuild::Status inspect_command(const CommonOptions& options);
 edgebuild::Status verify_command(const VerifyOptions& options, int& exit_code);
 edgebuild::Status run_command(const RunCommandOptions& options);
 edgebuild::Status bench_command(const BenchOptions& options);
+edgebuild::Status tune_command(const TuneOptions& options, int& exit_code);
 
 /// One line on stderr, or with `json` one object on stdout. @return The exit code.
 int report_error(const std::string& command, bool json, const edgebuild::Status& status);
@@ -72,7 +80,7 @@ edgebuild::Result<edgebuild::Runner> load_runner(const CommonOptions& options);
 /// Gives the next step its time before the process ends itself; see signals.hpp. `extra`: seconds on top.
 void arm_hard_deadline(const CommonOptions& options, double extra = 0.0);
 
-/// The members "variant", "backend", "engine_version", "passed_over" of a JSON object.
+/// The members "variant", "backend", "engine_version", "passed_over", "order" of a JSON object.
 void write_choice(JsonWriter& json, const edgebuild::Runner& runner);
 
 /// The bundle that holds this program at bin/; empty if there is none.

@@ -4,10 +4,11 @@
 #include <memory>
 #include <thread>
 
-#include "bundle/bundle.hpp"
+#include "bound_outputs.hpp"
 #include "command.hpp"
 #include "golden.hpp"
 #include "machine.hpp"
+#include "runner/requirements.hpp"
 #include "signals.hpp"
 #include "statistics.hpp"
 #include "table.hpp"
@@ -36,35 +37,6 @@ struct Measurement {
   std::uint64_t threads = 0;
   std::uint64_t peak_rss = 0;
   std::vector<ProfileEntry> profile;
-};
-
-// Outputs bound to memory of the sizes that a first run gave; what is no plain tensor is allocated by the backend anew.
-class BoundOutputs {
- public:
-  explicit BoundOutputs(std::span<const Value> first) {
-    for (const Value& value : first) {
-      const bool plain = value.kind() == EB_KIND_TENSOR && value.dtype() != EB_STRING && value.byte_size() > 0;
-      bound_.push_back(plain);
-      const std::size_t words = plain ? (value.byte_size() + sizeof(Block) - 1) / sizeof(Block) : 0;
-      memory_.push_back(plain ? std::make_unique<Block[]>(words) : nullptr);
-      values_.push_back(plain ? Value::bound(memory_.back().get(), words * sizeof(Block)) : Value());
-    }
-  }
-
-  std::span<Value> prepare() {
-    for (std::size_t i = 0; i < values_.size(); ++i) {
-      if (!bound_[i]) values_[i] = Value();
-    }
-    return values_;
-  }
-
- private:
-  struct alignas(64) Block {
-    std::byte bytes[64];
-  };
-  std::vector<bool> bound_;
-  std::vector<std::unique_ptr<Block[]>> memory_;
-  std::vector<Value> values_;
 };
 
 class Bench {
@@ -194,7 +166,10 @@ std::string to_json(const BenchOptions& options, const Runner& runner, const Mea
   json.member("p95", m.latency.p95).member("p99", m.latency.p99).member("max", m.latency.max).end_object();
   json.member("throughput_per_s", static_cast<double>(m.runs) / m.wall_s).member("load_s", m.load_s);
   json.member("first_result_s", m.first_result_s).member("peak_rss_bytes", m.peak_rss);
-  json.key("cpu").begin_object().member("model", cpu_model()).member("usable", cpu_count());
+  json.key("cpu")
+      .begin_object()
+      .member("model", edgebuild::runner::probe_machine().cpu_model)
+      .member("usable", cpu_count());
   write_clock(json, "before", m.before);
   write_clock(json, "after", m.after);
   json.end_object();
@@ -243,7 +218,7 @@ std::string to_text(const BenchOptions& options, const Runner& runner, const Mea
   row("threads", format("%llu in the process, engine: %s", static_cast<unsigned long long>(m.threads),
                         options.threads ? std::to_string(*options.threads).c_str() : "the variant's"));
   text += heading("processor");
-  row("model", cpu_model());
+  row("model", edgebuild::runner::probe_machine().cpu_model);
   row("before", clock_text(m.before));
   row("after", clock_text(m.after));
   if (!options.profile) return text;
@@ -265,18 +240,6 @@ std::string to_text(const BenchOptions& options, const Runner& runner, const Mea
   return text;
 }
 
-// The inputs of the first golden, or the files that were given.
-Result<LoadedInputs> bench_inputs(const BenchOptions& options, const Runner& runner) {
-  if (!options.inputs.inputs.empty() || !options.inputs.files.empty())
-    return load_inputs(runner.signature(), options.inputs);
-  Result<edgebuild::bundle::Bundle> bundle = edgebuild::bundle::Bundle::open(options.bundle);
-  if (!bundle.ok()) return bundle.status();
-  const auto& goldens = bundle.value().manifest().goldens;
-  if (!goldens.empty()) return load_golden(bundle.value(), goldens.front().inputs);
-  if (runner.signature().inputs.empty()) return LoadedInputs();
-  return Status(Code::kUsage, "the bundle has no goldens to take inputs from; give some with --inputs FILE.npz");
-}
-
 }  // namespace
 
 Status bench_command(const BenchOptions& options) {
@@ -287,7 +250,7 @@ Status bench_command(const BenchOptions& options) {
   Result<Runner> runner = load_runner(effective);
   if (!runner.ok()) return runner.status();
   result.load_s = seconds(Clock::now() - start);
-  Result<LoadedInputs> inputs = bench_inputs(effective, runner.value());
+  Result<LoadedInputs> inputs = inputs_or_golden(effective.bundle, effective.inputs, runner.value());
   if (!inputs.ok()) return inputs.status();
   EDGEBUILD_RETURN_IF_ERROR(Bench(effective, runner.value(), inputs.value()).measure(result));
   return print(options.json ? to_json(effective, runner.value(), result) : to_text(effective, runner.value(), result));

@@ -1,5 +1,6 @@
 #include "bundle/bundle.hpp"
 #include "command.hpp"
+#include "order.hpp"
 #include "signature_json.hpp"
 #include "table.hpp"
 
@@ -73,10 +74,10 @@ void write_variant(JsonWriter& json, const Manifest& manifest, const Variant& va
   json.end_object().end_object();
 }
 
-std::string to_json(const Bundle& bundle, const std::string& path) {
+std::string to_json(const Bundle& bundle, const CommonOptions& options) {
   const Manifest& manifest = bundle.manifest();
   JsonWriter json;
-  json.begin_object().member("schema", "edgebuild.inspect/1").member("path", path).member("id", bundle.id());
+  json.begin_object().member("schema", "edgebuild.inspect/1").member("path", options.bundle).member("id", bundle.id());
   json.key("format").begin_object().member("major", manifest.major).member("minor", manifest.minor).end_object();
   json.member("name", manifest.name).key("producer");
   write_map(json, manifest.producer);
@@ -89,7 +90,9 @@ std::string to_json(const Bundle& bundle, const std::string& path) {
   write_signature(json, manifest.signature);
   json.key("variants").begin_array();
   for (const Variant& variant : manifest.variants) write_variant(json, manifest, variant);
-  json.end_array().member("goldens", manifest.goldens.size()).member("size_bytes", total_size(manifest));
+  json.end_array();
+  write_order(json, manifest, held_order(bundle, options));
+  json.member("goldens", manifest.goldens.size()).member("size_bytes", total_size(manifest));
   json.key("files").begin_object();
   for (const auto& [name, entry] : manifest.files) {
     json.key(name).begin_object().member("size", entry.size).member("sha256", entry.sha256);
@@ -105,7 +108,7 @@ std::string spec_table(const std::vector<edgebuild::ValueSpec>& specs) {
   return table.text();
 }
 
-std::string to_text(const Bundle& bundle) {
+std::string to_text(const Bundle& bundle, const CommonOptions& options) {
   const Manifest& manifest = bundle.manifest();
   std::string text = bold(manifest.name + " for " + manifest.target_name) + "\n";
   text += format("  id       %s\n", bundle.id().c_str());
@@ -143,7 +146,8 @@ std::string to_text(const Bundle& bundle) {
     variants.add({variant.name, variant.backend, variant.precision, format_bytes(size), engine,
                   variant.speed_measured ? "measured" : "unproved"});
   }
-  return text + heading("variants, in the order in which they are tried") + variants.text();
+  return text + heading("variants") + variants.text() + heading("order in which they are tried") +
+         order_text(manifest, held_order(bundle, options));
 }
 
 }  // namespace
@@ -151,7 +155,7 @@ std::string to_text(const Bundle& bundle) {
 Status inspect_command(const CommonOptions& options) {
   Result<Bundle> bundle = Bundle::open(options.bundle);
   if (!bundle.ok()) return bundle.status();
-  return print(options.json ? to_json(bundle.value(), options.bundle) : to_text(bundle.value()));
+  return print(options.json ? to_json(bundle.value(), options) : to_text(bundle.value(), options));
 }
 
 }  // namespace edgerun

@@ -4,8 +4,8 @@
 
 #include "bundle/bundle.hpp"
 #include "command.hpp"
-#include "compare.hpp"
 #include "golden.hpp"
+#include "order.hpp"
 #include "signals.hpp"
 #include "table.hpp"
 
@@ -16,16 +16,9 @@ using edgebuild::Code;
 using edgebuild::Result;
 using edgebuild::Runner;
 using edgebuild::Status;
-using edgebuild::Value;
 using edgebuild::bundle::Bundle;
 using edgebuild::bundle::Tolerance;
 using edgebuild::bundle::Variant;
-
-// The worst comparison of one output over all goldens.
-struct OutputReport {
-  Comparison comparison;
-  std::size_t golden = 0;
-};
 
 struct VariantReport {
   std::string name;
@@ -33,24 +26,8 @@ struct VariantReport {
   std::string engine_version;
   std::vector<OutputReport> outputs;
 
-  [[nodiscard]] bool agrees() const {
-    for (const OutputReport& output : outputs) {
-      if (!output.comparison.agrees()) return false;
-    }
-    return true;
-  }
+  [[nodiscard]] bool agrees() const { return all_agree(outputs); }
 };
-
-// Whether `a` is further outside than `b`.
-bool worse(const Comparison& a, const Comparison& b) {
-  if (!b.structure_error.empty()) return false;
-  if (!a.structure_error.empty()) return true;
-  const auto ratio = [](const Comparison& c) {
-    if (c.worst.error == 0.0) return 0.0;
-    return c.worst.allowed > 0.0 ? c.worst.error / c.worst.allowed : c.worst.error * 1e300;
-  };
-  return ratio(a) > ratio(b);
-}
 
 class Verifier {
  public:
@@ -84,21 +61,8 @@ class Verifier {
   // One line that names the worst output.
   [[nodiscard]] std::string failure() const {
     for (const VariantReport& report : reports_) {
-      for (std::size_t i = 0; i < report.outputs.size(); ++i) {
-        const OutputReport& output = report.outputs[i];
-        const Comparison& comparison = output.comparison;
-        if (comparison.agrees()) continue;
-        std::string text = "variant " + report.name + ", output '" + bundle_.manifest().signature.outputs[i].name +
-                           "', golden " + std::to_string(output.golden) + ": ";
-        if (!comparison.structure_error.empty()) return text + comparison.structure_error;
-        text += format(
-            "%llu of %llu elements outside of the tolerance; worst at %s: got %s, expected %s (error %.3g, allowed "
-            "%.3g)",
-            static_cast<unsigned long long>(comparison.outside), static_cast<unsigned long long>(comparison.elements),
-            index_text(comparison.worst.index).c_str(), comparison.worst.got.c_str(), comparison.worst.golden.c_str(),
-            comparison.worst.error, comparison.worst.allowed);
-        return text;
-      }
+      std::string text = describe_failure(bundle_, report.name, report.outputs);
+      if (!text.empty()) return text;
     }
     return {};
   }
@@ -108,7 +72,9 @@ class Verifier {
     JsonWriter json;
     json.begin_object().member("schema", "edgebuild.verify/1").member("bundle_id", bundle_.id());
     json.member("files", bundle_.manifest().files.size()).member("bytes", bytes_).member("hashes", "ok");
-    json.member("goldens", bundle_.manifest().goldens.size()).key("variants").begin_array();
+    json.member("goldens", bundle_.manifest().goldens.size());
+    write_order(json, bundle_.manifest(), order());
+    json.key("variants").begin_array();
     for (const VariantReport& report : reports_) {
       json.begin_object().member("variant", report.name);
       json.member("result", !report.skipped.empty() ? "skipped" : !report.agrees() ? "outside" : "ok");
@@ -160,15 +126,11 @@ class Verifier {
     for (const VariantReport& report : reports_) {
       if (!report.skipped.empty()) text += "  " + report.name + " can't run here: " + report.skipped + "\n";
     }
-    return text;
+    return text + heading("order") + order_text(bundle_.manifest(), order());
   }
 
  private:
-  static std::string index_text(const std::vector<std::int64_t>& index) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < index.size(); ++i) text.append(i > 0 ? "," : "").append(std::to_string(index[i]));
-    return text + "]";
-  }
+  [[nodiscard]] edgebuild::runner::VariantOrder order() const { return held_order(bundle_, options_); }
 
   [[nodiscard]] std::string variant_names() const {
     std::string names;
@@ -180,9 +142,7 @@ class Verifier {
 
   [[nodiscard]] Tolerance tolerance(const std::string& variant, const std::string& output) const {
     for (const Variant& candidate : bundle_.manifest().variants) {
-      if (candidate.name != variant) continue;
-      const auto found = candidate.tolerances.find(output);
-      if (found != candidate.tolerances.end()) return found->second;
+      if (candidate.name == variant) return tolerance_of(candidate, output);
     }
     return {};
   }
@@ -219,30 +179,12 @@ class Verifier {
     }
     report.engine_version = runner.value().engine_version();
     for (std::size_t i = 0; i < bundle_.manifest().goldens.size(); ++i) {
-      EDGEBUILD_RETURN_IF_ERROR(verify_golden(runner.value(), variant, i, report));
+      arm_hard_deadline(options_);
+      EDGEBUILD_RETURN_IF_ERROR(
+          compare_golden(runner.value(), bundle_, variant, i, run_options(options_), report.outputs));
     }
     set_hard_deadline(0.0);
     reports_.push_back(std::move(report));
-    return {};
-  }
-
-  Status verify_golden(Runner& runner, const Variant& variant, std::size_t index, VariantReport& report) {
-    const auto& golden = bundle_.manifest().goldens[index];
-    Result<LoadedInputs> inputs = load_golden(bundle_, golden.inputs);
-    if (!inputs.ok()) return inputs.status();
-    Result<LoadedInputs> expected = load_golden(bundle_, golden.outputs);
-    if (!expected.ok()) return expected.status();
-    std::vector<Value> outputs(golden.outputs.size());
-    arm_hard_deadline(options_);
-    const Status status = runner.run(inputs.value().values, outputs, run_options(options_));
-    if (!status.ok()) return status.with_context("variant " + variant.name + ", golden " + std::to_string(index));
-    report.outputs.resize(outputs.size());
-    for (std::size_t i = 0; i < outputs.size(); ++i) {
-      const Tolerance allowed = tolerance(variant.name, runner.signature().outputs[i].name);
-      Comparison comparison = compare(outputs[i].raw(), expected.value().values[i].raw(), allowed.atol, allowed.rtol);
-      if (index == 0 || worse(comparison, report.outputs[i].comparison))
-        report.outputs[i] = {std::move(comparison), index};
-    }
     return {};
   }
 

@@ -59,21 +59,18 @@ CpuClock read_cpu_clock() {
   return clock;
 }
 
-std::string cpu_model() {
-  const std::string cpuinfo = read_text("/proc/cpuinfo");
-  for (const char* name : {"model name", "Model", "Hardware", "uarch"}) {
-    std::string model = field(cpuinfo, name);
-    if (!model.empty()) return model;
-  }
-  return "unknown";
-}
-
 unsigned cpu_count() {
   cpu_set_t set;
   CPU_ZERO(&set);
   if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(CPU_COUNT(&set));
   const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
   return online > 0 ? static_cast<unsigned>(online) : 1;
+}
+
+std::optional<double> load_average() {
+  const std::string text = read_text("/proc/loadavg");
+  if (text.empty()) return std::nullopt;
+  return std::strtod(text.c_str(), nullptr);
 }
 
 std::uint64_t thread_count() {

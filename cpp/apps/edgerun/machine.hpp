@@ -17,11 +17,11 @@ struct CpuClock {
 
 [[nodiscard]] CpuClock read_cpu_clock();
 
-/// The processor's name; "unknown" if the system does not say.
-[[nodiscard]] std::string cpu_model();
-
 /// Processors that this process may use.
 [[nodiscard]] unsigned cpu_count();
+
+/// Programs that ran or waited to, on average over the last minute; nothing if the system does not say.
+[[nodiscard]] std::optional<double> load_average();
 
 /// Threads of this process at the moment; 0 if the system does not say.
 [[nodiscard]] std::uint64_t thread_count();

@@ -24,6 +24,8 @@ void ORT_API_CALL forward_log(void* host, OrtLoggingLevel level, const char* /*c
   plugin::log(*static_cast<const eb_host_api*>(host), severity_of(level), message);
 }
 
+}  // namespace
+
 eb_code code_of(OrtErrorCode code, eb_code fallback) noexcept {
   switch (code) {
     case ORT_INVALID_ARGUMENT:
@@ -34,8 +36,6 @@ eb_code code_of(OrtErrorCode code, eb_code fallback) noexcept {
       return fallback;
   }
 }
-
-}  // namespace
 
 eb_status* Backend::create(const eb_host_api& host, const eb_backend_config& config, Backend** out) {
   if (config.engine_library == nullptr) {

@@ -185,7 +185,7 @@ eb_status* Context::run_engine(Bindings& bindings, const eb_run_options* options
                ? plugin::make_error(backend().host(), EB_CANCELLED, "the run was cancelled")
                : plugin::make_error(backend().host(), EB_DEADLINE_EXCEEDED, "the run did not end before its deadline");
   }
-  return backend().take(status, "ONNX Runtime failed");
+  return explain_failure(bindings, status);
 }
 
 void Context::stop(Stop why) {

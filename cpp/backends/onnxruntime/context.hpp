@@ -78,6 +78,8 @@ class Context {
   eb_status* fetch(Bindings& bindings, eb_value* outputs);
   eb_status* copy_out(std::size_t index, OrtValue* value, OutputSlot& slot, eb_value* output, std::string* too_small);
   eb_status* run_engine(Bindings& bindings, const eb_run_options* options);
+  /// Takes over the engine's status of a failed run, and says which input is at fault where that can be found out.
+  eb_status* explain_failure(const Bindings& bindings, OrtStatus* status) const;
   eb_status* begin_profile();
   eb_status* end_profile();
   void stop(Stop why);

@@ -91,6 +91,9 @@ class Backend {
   Watchdog watchdog_;
 };
 
+/// The host's code for one of the engine's; `fallback` for those that say little.
+[[nodiscard]] eb_code code_of(OrtErrorCode code, eb_code fallback) noexcept;
+
 /// One input or output of the session.
 struct Port {
   std::string name;

@@ -56,14 +56,15 @@ typedef struct eb_load_options {
   const eb_option* options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
   size_t option_count;
   const char* runtime_path;  ///< Folders of external engine libraries; NULL: $EDGEBUILD_RUNTIME_PATH.
-  /// Where a backend keeps what it makes on the board (plans, tuning); NULL: $XDG_STATE_HOME/edgebuild/<id>. No backend
-  /// of this version keeps anything; a path that is no folder is EB_USAGE.
+  /// Where what is made on the board lies: what `edgerun tune` measured. NULL: $XDG_STATE_HOME/edgebuild/<id>. It need
+  /// not exist; a path that is something else than a folder is EB_USAGE.
   const char* state_dir;
   const char* cache_dir;  ///< Where archives are unpacked; NULL: $XDG_CACHE_HOME/edgebuild/bundles.
   /// Hears what edgebuild and the engines say, on the thread that says it; NULL: warnings and errors go to stderr.
   /// `message` is not NUL-terminated. Called until eb_runner_free returns.
   void (*log)(void* user, eb_severity severity, const char* message, size_t message_size);
   void* log_user;
+  uint32_t no_tuning;  ///< 1: variants are tried in the target's order, whatever `edgerun tune` kept.
 } eb_load_options;
 
 /// Sets every field to its default.
@@ -155,6 +156,10 @@ EDGEBUILD_API const char* eb_runner_variant(const eb_runner* runner);
 EDGEBUILD_API const char* eb_runner_backend(const eb_runner* runner);
 EDGEBUILD_API const char* eb_runner_engine_version(const eb_runner* runner);
 EDGEBUILD_API const char* eb_runner_bundle_id(const eb_runner* runner);
+
+/// In which order the variants were tried, and why: "as tuned on this machine for 1 thread (FILE)", or "the target's: "
+/// and the reason. Lives as long as the runner.
+EDGEBUILD_API const char* eb_runner_variant_order(const eb_runner* runner);
 
 /// Variants that were passed over, and why. Strings live as long as the runner. @return EB_NOT_FOUND beyond the count.
 EDGEBUILD_API size_t eb_runner_passed_over_count(const eb_runner* runner);

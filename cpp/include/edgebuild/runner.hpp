@@ -75,9 +75,10 @@ struct LoadOptions {
   bool allow_fallback = true;  ///< false: the first variant that is asked for must run here, else kIncompatible.
   std::map<std::string, std::string> options;  ///< Override the variant's, e.g. {"intra_op_threads", "1"}.
   std::string runtime_path;  ///< Folders of external engine libraries; empty: $EDGEBUILD_RUNTIME_PATH.
-  /// Where a backend keeps what it makes on the board (plans, tuning); empty: $XDG_STATE_HOME/edgebuild/<id>. No
-  /// backend of this version keeps anything; a path that is no folder is kUsage.
+  /// Where what is made on the board lies: what `edgerun tune` measured. Empty: $XDG_STATE_HOME/edgebuild/<id>. It need
+  /// not exist; a path that is something else than a folder is kUsage.
   std::string state_dir;
+  bool tuning = true;     ///< false: variants are tried in the target's order, whatever `edgerun tune` kept.
   std::string cache_dir;  ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
   LogFunction log;
 };
@@ -149,6 +150,9 @@ class EDGEBUILD_API Runner {
   /// The engine's own version, e.g. "1.31.1".
   [[nodiscard]] const std::string& engine_version() const noexcept;
   [[nodiscard]] std::span<const PassedOver> passed_over() const noexcept;
+  /// In which order the variants were tried, and why: "as tuned on this machine for 1 thread (FILE)", or "the target's:
+  /// " and the reason, e.g. that a tuning is of another CPU.
+  [[nodiscard]] const std::string& variant_order() const noexcept;
   /// The bundle's id: 64 hexadecimal digits.
   [[nodiscard]] const std::string& bundle_id() const noexcept;
 

@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "edgebuild/runner.hpp"
+#include "runner/tuning.hpp"
 
 namespace edgebuild {
 
@@ -18,6 +19,8 @@ struct RunnerAccess {
   /// Runner::preprocess on plain values; the same contract.
   static Result<Value> preprocess(const Runner& runner, std::string_view name, const eb_value& images);
   static bool has_preprocessing(const Runner& runner, std::string_view name) noexcept;
+  /// In which order variants were tried.
+  static const runner::VariantOrder& order(const Runner& runner) noexcept;
   /// Bytes that were hashed so far, and the nanoseconds that it took.
   static std::uint64_t hashed_bytes(const Runner& runner) noexcept;
   static std::uint64_t hashing_ns(const Runner& runner) noexcept;

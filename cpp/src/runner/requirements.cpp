@@ -7,10 +7,14 @@
 #endif
 #endif
 
+#include <sched.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <sstream>
 #include <string_view>
 #include <vector>
@@ -71,6 +75,40 @@ std::set<std::string> read_cpu_features(const std::filesystem::path& root) {
     }
   }
   return common;
+}
+
+/// The processor's name. ARM kernels give each core's maker and part instead, or besides a name that many share.
+std::string read_cpu_model(const std::filesystem::path& root) {
+  std::ifstream stream(root / "proc/cpuinfo");
+  std::map<std::string, std::string, std::less<>> first;
+  std::set<std::string> parts;
+  std::string implementer;
+  std::string line;
+  while (std::getline(stream, line)) {
+    const std::size_t colon = line.find(':');
+    if (colon == std::string::npos || colon == 0) continue;
+    const std::string key = line.substr(0, line.find_last_not_of(" \t", colon - 1) + 1);
+    const std::size_t start = line.find_first_not_of(" \t", colon + 1);
+    const std::string value = start == std::string::npos ? std::string() : line.substr(start);
+    if (key == "CPU implementer") implementer = value;
+    if (key == "CPU part") parts.insert(implementer + ":" + value);
+    if (!value.empty()) first.try_emplace(key, value);
+  }
+  std::string model;
+  for (const char* key : {"model name", "Model", "Hardware", "uarch"}) {
+    const auto found = first.find(key);
+    if (model.empty() && found != first.end()) model = found->second;
+  }
+  for (const std::string& part : parts) model += (model.empty() ? "" : " ") + part;
+  return model.empty() ? "unknown" : model;
+}
+
+unsigned usable_processors() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (::sched_getaffinity(0, sizeof set, &set) == 0) return static_cast<unsigned>(CPU_COUNT(&set));
+  const long online = ::sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? static_cast<unsigned>(online) : 1;
 }
 
 /// Bytes left below the limits of this process's control groups; file caches that can be dropped count as free.
@@ -141,6 +179,8 @@ Machine probe_machine(const std::filesystem::path& root) {
   Machine machine;
   machine.arch = process_arch();
   machine.cpu_features = read_cpu_features(root);
+  machine.cpu_model = read_cpu_model(root);
+  machine.processors = usable_processors();
 #ifdef EDGEBUILD_HAS_GLIBC
   machine.glibc = gnu_get_libc_version();
 #endif

@@ -14,9 +14,11 @@
 namespace edgebuild::runner {
 
 struct Machine {
-  std::string arch;                          ///< Of this process, in the manifest's words.
-  std::set<std::string> cpu_features;        ///< Those that every core has, as in /proc/cpuinfo.
-  std::optional<std::string> glibc;          ///< E.g. "2.36"; nothing with another C library.
+  std::string arch;                    ///< Of this process, in the manifest's words.
+  std::set<std::string> cpu_features;  ///< Those that every core has, as in /proc/cpuinfo.
+  std::string cpu_model;               ///< As the system names it, with ARM's part numbers; "unknown" if it does not.
+  unsigned processors = 0;             ///< That this process may use.
+  std::optional<std::string> glibc;    ///< E.g. "2.36"; nothing with another C library.
   std::optional<std::uint64_t> free_memory;  ///< Bytes that can be had now, within the control group's limits.
   std::optional<std::string> compute_capability;
 };

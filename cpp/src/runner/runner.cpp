@@ -19,9 +19,9 @@ namespace edgebuild {
 struct Runner::Impl {
   bundle::Bundle bundle;
   std::shared_ptr<const LogFunction> log;
-  std::vector<PassedOver> passed_over;
-  const bundle::Variant* variant = nullptr;
-  std::unique_ptr<runner::LoadedModel> model;
+  runner::Choice choice;
+  const bundle::Variant* variant = nullptr;  // the choice's
+  runner::LoadedModel* model = nullptr;      // likewise
   std::string engine_version;
 
   explicit Impl(bundle::Bundle opened) : bundle(std::move(opened)) {}
@@ -70,9 +70,9 @@ Result<Runner> Runner::load(const std::string& path, const LoadOptions& options)
   if (!opened.ok()) return opened.status();
   auto impl = std::make_unique<Impl>(std::move(opened).value());
   impl->log = log;
-  EDGEBUILD_RETURN_IF_ERROR(
-      runner::select_variant(impl->bundle, options, &impl->variant, &impl->model, &impl->passed_over)
-          .with_context(path));
+  EDGEBUILD_RETURN_IF_ERROR(runner::select_variant(impl->bundle, options, &impl->choice).with_context(path));
+  impl->variant = impl->choice.variant;
+  impl->model = impl->choice.model.get();
   impl->engine_version = impl->model->engine_version();
   return Runner(std::move(impl));
 }
@@ -81,7 +81,8 @@ const Signature& Runner::signature() const noexcept { return impl_->bundle.manif
 const std::string& Runner::variant_name() const noexcept { return impl_->variant->name; }
 const std::string& Runner::backend_name() const noexcept { return impl_->variant->backend; }
 const std::string& Runner::engine_version() const noexcept { return impl_->engine_version; }
-std::span<const PassedOver> Runner::passed_over() const noexcept { return impl_->passed_over; }
+std::span<const PassedOver> Runner::passed_over() const noexcept { return impl_->choice.passed_over; }
+const std::string& Runner::variant_order() const noexcept { return impl_->choice.order.why; }
 const std::string& Runner::bundle_id() const noexcept { return impl_->bundle.id(); }
 
 Status Runner::Impl::run_in(runner::LoadedModel::Context& context, std::span<const eb_value> inputs,
@@ -151,6 +152,7 @@ Result<Value> Runner::preprocess(std::string_view name, const Value& images) con
   return RunnerAccess::preprocess(*this, name, images.raw());
 }
 
+const runner::VariantOrder& RunnerAccess::order(const Runner& runner) noexcept { return runner.impl_->choice.order; }
 std::uint64_t RunnerAccess::hashed_bytes(const Runner& runner) noexcept { return runner.impl_->bundle.hashed_bytes(); }
 std::uint64_t RunnerAccess::hashing_ns(const Runner& runner) noexcept { return runner.impl_->bundle.hashing_ns(); }
 

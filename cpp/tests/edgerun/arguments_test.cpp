@@ -33,6 +33,27 @@ TEST_CASE("the bundle may stand behind the flags") {
   CHECK(std::get<RunCommandOptions>(command.value()).bundle == "b.edge");
 }
 
+TEST_CASE("tune takes thread counts as a list, each once, and by default the variants' own") {
+  const auto threads = [](const std::vector<const char*>& words) {
+    auto command = parse(words);
+    REQUIRE_MESSAGE(command.ok(), command.status().message());
+    return std::get<TuneOptions>(command.value()).threads;
+  };
+  CHECK(threads({"tune", "b.edge"}) == std::vector<unsigned>{0});
+  CHECK(threads({"tune", "b.edge", "--threads", "1,default,4,1"}) == std::vector<unsigned>{1, 0, 4});
+  auto command = parse({"tune", "--state-dir", "s", "--seconds", "0", "b.edge"});
+  REQUIRE(command.ok());
+  CHECK(std::get<TuneOptions>(command.value()).state_dir == "s");
+  CHECK(std::get<TuneOptions>(command.value()).seconds == 0.0);
+}
+
+TEST_CASE("tuning can be switched off wherever variants are chosen") {
+  auto command = parse({"run", "b.edge", "--no-tuning", "--outputs", "o.npz"});
+  REQUIRE(command.ok());
+  CHECK(std::get<RunCommandOptions>(command.value()).no_tuning);
+  CHECK_FALSE(parse({"tune", "b.edge", "--no-tuning"}).ok());
+}
+
 TEST_CASE("wrong command lines are usage errors") {
   for (const auto& words : std::vector<std::vector<const char*>>{{},
                                                                  {"fly"},
@@ -46,7 +67,12 @@ TEST_CASE("wrong command lines are usage errors") {
                                                                  {"run", "b", "--outputs", "o", "--deadline", "nan"},
                                                                  {"bench", "b", "--concurrency", "0"},
                                                                  {"bench", "b", "--threads", "0"},
-                                                                 {"bench", "b", "--seconds", "-1"}}) {
+                                                                 {"bench", "b", "--seconds", "-1"},
+                                                                 {"tune", "b", "--threads", ""},
+                                                                 {"tune", "b", "--threads", "0"},
+                                                                 {"tune", "b", "--threads", "1,"},
+                                                                 {"tune", "b", "--threads", "1,all"},
+                                                                 {"tune", "b", "--seconds", "nan"}}) {
     auto command = parse(words);
     REQUIRE_FALSE(command.ok());
     CHECK(edgebuild::exit_code(command.status().code()) == 2);
@@ -64,9 +90,9 @@ TEST_CASE("a mistyped command or option is named, with the one that was probably
   };
   CHECK(has(message({"rnu"}), "unknown command rnu; did you mean run?"));
   CHECK(has(message({"verfy", "b.edge"}), "unknown command verfy; did you mean verify?"));
-  CHECK(has(message({"completely"}), "unknown command completely (commands are inspect, verify, run and bench)"));
+  CHECK(has(message({"completely"}), "unknown command completely (commands are inspect, verify, run, bench and tune)"));
   CHECK(has(message({"rnu"}), "unknown command rnu; did you mean run? (commands are"));
-  CHECK(has(message({}), "no command is given; commands are inspect, verify, run and bench"));
+  CHECK(has(message({}), "no command is given; commands are inspect, verify, run, bench and tune"));
   CHECK(has(message({"run", "b", "--imputs", "in.npz", "--outputs", "o"}),
             "unknown option --imputs; did you mean --input"));
   CHECK(has(message({"bench", "b", "--second=3"}), "unknown option --second; did you mean --seconds?"));
@@ -80,6 +106,7 @@ TEST_CASE("the version and the help are texts, within 80 columns") {
                                                                  {"--help"},
                                                                  {"run", "--help"},
                                                                  {"bench", "--help"},
+                                                                 {"tune", "--help"},
                                                                  {"verify", "--help"},
                                                                  {"inspect", "--help"}}) {
     auto command = parse(words);

@@ -1,46 +1,17 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
-#include <filesystem>
 #include <random>
 #include <thread>
 
 #include "edgebuild/edgebuild.h"
+#include "reference_model.hpp"
 #include "runner_bundle.hpp"
 
 namespace {
 
 using namespace edgebuild;           // NOLINT
 using namespace edgebuild::testing;  // NOLINT
-
-/// y = relu(x * w + b), x float32[batch, 3].
-const char* const kAffine = R"({"format": "edgebuild-reference", "version": 1,
-  "inputs": [{"name": "x", "dtype": "float32", "shape": [-1, 3]}],
-  "constants": [{"name": "w", "dtype": "float32", "shape": [3, 2], "data": [1, -1, 0.5, 2, -3, 1]},
-                {"name": "b", "dtype": "float32", "shape": [2], "data": [0.25, -1]}],
-  "nodes": [{"op": "matmul", "inputs": ["x", "w"], "output": "m"},
-            {"op": "add", "inputs": ["m", "b"], "output": "s"},
-            {"op": "relu", "inputs": ["s"], "output": "y"}],
-  "outputs": ["y"]})";
-
-void describe_affine(RunnerBundle& bundle) {
-  bundle.input("x", tensor_type("float32", {"batch", 3})).output("y", tensor_type("float32", {"batch", 2}));
-  bundle.symbol("batch", 1, 4);
-}
-
-std::vector<float> affine(const std::vector<float>& x) {
-  const float w[3][2] = {{1, -1}, {0.5F, 2}, {-3, 1}};
-  const float b[2] = {0.25F, -1};
-  std::vector<float> y;
-  for (std::size_t row = 0; row < x.size() / 3; ++row) {
-    for (std::size_t column = 0; column < 2; ++column) {
-      float sum = 0;
-      for (std::size_t k = 0; k < 3; ++k) sum += x[row * 3 + k] * w[k][column];
-      y.push_back(std::max(sum + b[column], 0.0F));
-    }
-  }
-  return y;
-}
 
 std::string message_of(Runner& runner, const Value& input) {
   Value output;
@@ -162,131 +133,6 @@ TEST_CASE("a deadline stops a run, and the runner works on") {
   }
 }
 
-/// Sleeps for an hour unless it is stopped.
-void describe_sleep(RunnerBundle& bundle) {
-  bundle.input("x", tensor_type("float32", {1})).output("y", tensor_type("float32", {1}));
-}
-
-const char* const kSleep = R"({"format": "edgebuild-reference", "version": 1,
-  "inputs": [{"name": "x", "dtype": "float32"}],
-  "nodes": [{"op": "sleep", "inputs": ["x"], "milliseconds": 3600000, "output": "y"}], "outputs": ["y", "x"]})";
-
-TEST_CASE("one cancellation stops the runs that have it, of two runners, and no other") {
-  RunnerBundle bundle("reference", kSleep);
-  describe_sleep(bundle);
-  const std::string path = bundle.write();
-  Runner first = load_or_die(path);
-  Runner second = load_or_die(path);
-  const std::vector<float> x{1};
-  Cancellation cancellation;
-  RunOptions stoppable;
-  stoppable.cancellation = &cancellation;
-  for (int round = 0; round < 3; ++round) {
-    std::atomic<int> cancelled{0};
-    std::atomic<bool> other_ended{false};
-    std::vector<std::thread> threads;
-    for (Runner* runner : {&first, &first, &second}) {
-      threads.emplace_back([&, runner] {
-        const Value input = view(x, {1});
-        Value output;
-        cancelled += runner->run({&input, 1}, {&output, 1}, stoppable).code() == Code::kCancelled;
-      });
-    }
-    Cancellation of_another;
-    std::thread another([&] {
-      const Value input = view(x, {1});
-      Value output;
-      RunOptions options;
-      options.cancellation = &of_another;
-      CHECK(first.run({&input, 1}, {&output, 1}, options).code() == Code::kCancelled);
-      other_ended = true;
-    });
-    std::this_thread::sleep_for(std::chrono::milliseconds(20 * round));  // before, while and after the runs begin
-    cancellation.cancel();
-    CHECK(cancellation.cancelled());
-    for (std::thread& thread : threads) thread.join();
-    CHECK(cancelled == 3);
-    CHECK(!other_ended);
-    of_another.cancel();
-    another.join();
-
-    const Value input = view(x, {1});
-    Value output;
-    const Status late = first.run({&input, 1}, {&output, 1}, stoppable);
-    CHECK(late.code() == Code::kCancelled);
-    CHECK(late.message() == "the run was cancelled before it began");
-    cancellation.reset();
-    CHECK(!cancellation.cancelled());
-    RunOptions options = stoppable;
-    options.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);
-    CHECK(first.run({&input, 1}, {&output, 1}, options).code() == Code::kDeadlineExceeded);  // so it began
-  }
-}
-
-TEST_CASE("a run that is over no longer hears its cancellation") {
-  RunnerBundle bundle("reference", kAffine);
-  describe_affine(bundle);
-  Runner runner = load_or_die(bundle.write());
-  const std::vector<float> x{1, 2, 3};
-  const Value input = view(x, {1, 3});
-  Value output;
-  {
-    Cancellation cancellation;
-    RunOptions options;
-    options.cancellation = &cancellation;
-    CHECK(runner.run({&input, 1}, {&output, 1}, options).ok());
-    cancellation.cancel();
-  }
-  CHECK(runner.run({&input, 1}, {&output, 1}).ok());
-  CHECK(floats(output) == affine(x));
-}
-
-TEST_CASE("a state folder that is a file is refused, one that is not there yet is not made") {
-  RunnerBundle bundle("reference", kAffine);
-  describe_affine(bundle);
-  const std::string path = bundle.write();
-  LoadOptions options;
-  options.state_dir = path + "/manifest.json";
-  const Result<Runner> refused = Runner::load(path, options);
-  REQUIRE(!refused.ok());
-  CHECK(refused.status().code() == Code::kUsage);
-  CHECK(refused.status().message() ==
-        "state folder " + options.state_dir + ": expected a folder, it is something else");
-  options.state_dir = path + "-state";
-  CHECK(Runner::load(path, options).ok());
-  CHECK(!std::filesystem::exists(options.state_dir));
-}
-
-TEST_CASE("the C API cancels") {
-  RunnerBundle bundle("reference", kSleep);
-  describe_sleep(bundle);
-  eb_runner* runner = nullptr;
-  REQUIRE(eb_runner_load(bundle.write().c_str(), nullptr, &runner) == EB_OK);
-  eb_cancellation* const cancellation = eb_cancellation_create();
-  REQUIRE(cancellation != nullptr);
-  const float x = 1;
-  const std::int64_t shape[1] = {1};
-  const eb_value input = eb_value_view(EB_FLOAT32, shape, 1, &x, sizeof(x));
-  eb_value output = eb_value_none();
-  std::thread stopper([&] {
-    std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    eb_cancellation_cancel(cancellation);
-  });
-  CHECK(eb_runner_run_cancellable(runner, &input, 1, &output, 1, nullptr, cancellation) == EB_CANCELLED);
-  stopper.join();
-  CHECK(std::string(eb_last_error()) == "the run was cancelled");
-  CHECK(eb_runner_run_cancellable(runner, &input, 1, &output, 1, nullptr, cancellation) == EB_CANCELLED);
-  eb_cancellation_reset(cancellation);
-  eb_run_options options{};
-  options.struct_size = sizeof(options);
-  options.deadline_ns = 1;
-  CHECK(eb_runner_run_cancellable(runner, &input, 1, &output, 1, &options, cancellation) == EB_DEADLINE_EXCEEDED);
-  CHECK(output.kind == EB_KIND_NONE);
-  eb_cancellation_free(cancellation);
-  eb_cancellation_free(nullptr);
-  eb_runner_free(runner);
-}
-
 TEST_CASE("strings, sequences and absent values pass through, from a built-in and from a loaded backend") {
   for (const bool loaded : {false, true}) {
     RunnerBundle bundle("reference", R"({"format": "edgebuild-reference", "version": 1,
@@ -359,46 +205,6 @@ TEST_CASE("profiled runs add up by node") {
   CHECK(profile[0].node == "m");
   CHECK(profile[0].op_type == "matmul");
   CHECK(profile[2].calls == 3);
-}
-
-TEST_CASE("the first variant that can run here wins, and the others' reasons are kept") {
-  RunnerBundle bundle("reference", kAffine);
-  describe_affine(bundle);
-  static_cast<void>(bundle.add_variant("second"));
-  bundle.variant()["requires"]["cpu_features"] = {"antigravity"};
-  const std::string path = bundle.write();
-  LoadOptions options;
-  std::vector<std::string> lines;
-  options.log = [&](eb_severity, std::string_view line) { lines.emplace_back(line); };
-  Runner runner = load_or_die(path, options);
-  CHECK(runner.variant_name() == "second");
-  REQUIRE(runner.passed_over().size() == 1);
-  CHECK(runner.passed_over()[0].reason == "this CPU lacks antigravity");
-  CHECK(lines == std::vector<std::string>{"variant first is passed over: this CPU lacks antigravity"});
-  options.allow_fallback = false;
-  CHECK(Runner::load(path, options).status().code() == Code::kIncompatible);
-  options.variant = "third";
-  const Status unknown = Runner::load(path, options).status();
-  CHECK(unknown.code() == Code::kUsage);
-  CHECK(unknown.message().find("no variant 'third'; it has first, second") != std::string::npos);
-}
-
-TEST_CASE("an option that the backend does not know is a usage error") {
-  RunnerBundle bundle("reference", kAffine);
-  describe_affine(bundle);
-  LoadOptions options;
-  options.options["speed"] = "11";
-  CHECK(Runner::load(bundle.write(), options).status().code() == Code::kUsage);
-}
-
-TEST_CASE("a bundle for another architecture is refused, naming both") {
-  RunnerBundle bundle("reference", kAffine);
-  describe_affine(bundle);
-  bundle.manifest()["target"]["arch"] =
-      std::string(bundle.manifest()["target"]["arch"]) == "riscv64" ? "aarch64" : "riscv64";
-  const Status status = Runner::load(bundle.write()).status();
-  CHECK(status.code() == Code::kIncompatible);
-  CHECK(status.message().find("this process is") != std::string::npos);
 }
 
 TEST_CASE("a model file that is damaged is refused and takes nothing down") {

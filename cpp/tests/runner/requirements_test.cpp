@@ -23,6 +23,22 @@ TEST_CASE("features are those that every core has") {
   CHECK(machine.free_memory == 2048u * 1024u);
 }
 
+TEST_CASE("a CPU is named by the system's words and by the parts of its cores") {
+  const TemporaryFolder root;
+  const auto model = [&](const std::string& cpuinfo) {
+    write_file(root.path() / "proc/cpuinfo", cpuinfo);
+    return probe_machine(root.path()).cpu_model;
+  };
+  CHECK(model("processor\t: 0\nmodel name\t: Example CPU @ 2GHz\nprocessor\t: 1\nmodel name\t: Other\n") ==
+        "Example CPU @ 2GHz");
+  const std::string cores =
+      "CPU implementer\t: 0x41\nCPU part\t: 0xd08\n\nCPU implementer\t: 0x41\nCPU part\t: 0xd03\n";
+  CHECK(model(cores) == "0x41:0xd03 0x41:0xd08");
+  CHECK(model(cores + "\nModel\t\t: Some Board Rev 1.4\n") == "Some Board Rev 1.4 0x41:0xd03 0x41:0xd08");
+  CHECK(model("isa\t: rv64imafdc\nuarch\t: sifive,u74\n") == "sifive,u74");
+  CHECK(model("") == "unknown");
+}
+
 TEST_CASE("a control group's limit lowers the free memory, also one further up, and dropped caches count as free") {
   const TemporaryFolder root;
   write_file(root.path() / "proc/meminfo", "MemAvailable: 1000000 kB\n");
@@ -61,6 +77,7 @@ TEST_CASE("this machine can be probed") {
   CHECK(machine.arch != "unknown");
   CHECK_FALSE(machine.cpu_features.empty());
   CHECK(machine.free_memory.value_or(0) > 0);
+  CHECK(machine.processors > 0);
 }
 
 }  // namespace

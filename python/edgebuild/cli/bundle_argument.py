@@ -1,4 +1,4 @@
-"""Commands that hand a bundle to the runner it carries: verify, run and bench take what edgerun takes."""
+"""Commands that hand a bundle to the runner it carries: verify, run, bench and tune take what edgerun takes."""
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -114,21 +114,29 @@ def input_options() -> list[click.Option]:
     ]
 
 
-def runner_command(name: str, options: Sequence[click.Option]) -> click.Command:
-    """The command ``name``: a bundle, its own ``options``, and those that every command of edgerun takes."""
-    common: list[click.Parameter] = [
+def runner_command(name: str, options: Sequence[click.Option], *, choosing: bool = True) -> click.Command:
+    """The command ``name``: a bundle, its own ``options``, those that choose a variant if it is ``choosing`` one, and those of all."""
+    choice: list[click.Parameter] = [
         click.Option(["--backend"], metavar="B", help="Only variants of this backend."),
         click.Option(["--variant"], metavar="V", help="Only this variant."),
         click.Option(["--no-fallback"], is_flag=True, help="Fail if the first variant can't run here."),
         click.Option(["--option"], multiple=True, metavar="NAME=VALUE", help="Override an option of the variant."),
-        click.Option(["--state-dir"], metavar="DIR", help="For plans and tuning; nothing is kept yet."),
+        click.Option(["--no-tuning"], is_flag=True, help="Try variants in the target's order, whatever `tune` kept."),
+    ]
+    common: list[click.Parameter] = [
+        click.Option(["--state-dir"], metavar="DIR", help="Where `tune` keeps what it measured."),
         click.Option(["--deadline"], metavar="SECONDS", type=float, help="Limit of loading, and of each inference."),
         click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else on stdout."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Say more; show the traceback of an error."),
     ]
     command = click.Command(
         name,
-        params=[click.Argument(["bundle"], metavar="BUNDLE", type=click.Path()), *options, *common],
+        params=[
+            click.Argument(["bundle"], metavar="BUNDLE", type=click.Path()),
+            *options,
+            *(choice if choosing else ()),
+            *common,
+        ],
         help=COMMANDS[name],
     )
     command.callback = _callback(name, command)

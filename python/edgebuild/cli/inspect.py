@@ -19,17 +19,36 @@ _LABEL = 12
 
 @click.command(name="inspect")
 @click.argument("bundle", metavar="BUNDLE", type=click.Path())
+@click.option("--state-dir", metavar="DIR", type=click.Path(), help="Where `tune` keeps what it measured.")
+@click.option("--no-tuning", is_flag=True, help="The target's order, whatever `tune` kept.")
 @common
-def command(bundle: str, as_json: bool, verbose: bool) -> None:
+def command(bundle: str, state_dir: str | None, no_tuning: bool, as_json: bool, verbose: bool) -> None:
     """Show what a bundle holds."""
     opened = open_bundle(bundle)
+    order = _order(opened, state_dir, tuning=not no_tuning)
     if as_json:
-        output.print_result(SCHEMA, describe(opened, bundle))
+        output.print_result(SCHEMA, describe(opened, bundle, order))
     else:
-        _show(opened)
+        _show(opened, order)
 
 
-def describe(bundle: "Bundle", path: str) -> Mapping[str, Any]:
+def _order(bundle: "Bundle", state_dir: str | None, *, tuning: bool) -> Mapping[str, Any]:
+    """In which order a runner on this machine tries the variants, and why; the runner's own code says it."""
+    from edgebuild import _runtime
+
+    manifest = bundle.manifest
+    names, tuned, why = _runtime.variant_order(
+        bundle_id=bundle.id,
+        arch=manifest.target.arch,
+        names=[variant.name for variant in manifest.variants],
+        state_dir=state_dir or "",
+        threads=0,
+        tuning=tuning,
+    )
+    return {"variants": names, "tuned": tuned, "why": why}
+
+
+def describe(bundle: "Bundle", path: str, order: Mapping[str, Any]) -> Mapping[str, Any]:
     """The bundle as one JSON object, the same that ``edgerun inspect --json`` prints (docs/json-output.md)."""
     manifest = bundle.manifest
     variants = []
@@ -49,6 +68,7 @@ def describe(bundle: "Bundle", path: str) -> Mapping[str, Any]:
         "optional_features": list(manifest.optional_features),
         "signature": manifest.signature.to_json(),
         "variants": variants,
+        "order": order,
         "goldens": len(manifest.goldens),
         "size_bytes": _total_bytes(bundle),
         "files": {path: entry.to_json() for path, entry in sorted(manifest.files.items())},
@@ -63,7 +83,7 @@ def _total_bytes(bundle: "Bundle") -> int:
     return sum(entry.size for entry in bundle.manifest.files.values())
 
 
-def _show(bundle: "Bundle") -> None:
+def _show(bundle: "Bundle", order: Mapping[str, Any]) -> None:
     manifest = bundle.manifest
 
     def field(name: str, text: str) -> None:
@@ -82,6 +102,8 @@ def _show(bundle: "Bundle") -> None:
         field("" if number else "symbols", f"{name} = {sizes.minimum} {top}{steps}, best {sizes.best}")
     field("goldens", f"{len(manifest.goldens)} input sets with the original model's outputs")
     field("size", f"{output.size_text(_total_bytes(bundle))} in {len(manifest.files)} files")
+    field("order", ", ".join(order["variants"]))
+    field("", order["why"])
     field("made by", ", ".join(f"{name} {version}" for name, version in sorted(manifest.producer.items())))
     output.echo()
     rows = []

@@ -307,6 +307,9 @@ def test_inspect_of_a_damaged_bundle_is_exit_3(invoke: Invoke, make_bundle: Call
          ["--threads=2", "--seconds=0.5", "--profile", "--verbose"]),
         (["bench", "--backend", "b", "--option", "k=v", "--deadline", "3", "--no-fallback"],
          ["--backend=b", "--no-fallback", "--option=k=v", "--deadline=3.0"]),
+        (["run", "--no-tuning", "--state-dir", "s"], ["--no-tuning", "--state-dir=s"]),
+        (["tune", "--threads", "1,default", "--state-dir", "s", "--seconds", "0"],
+         ["--threads=1,default", "--seconds=0.0", "--state-dir=s"]),
     ],
 )  # fmt: skip
 def test_runner_commands_hand_over_flags_output_and_exit_code(
@@ -322,7 +325,7 @@ def test_runner_commands_hand_over_flags_output_and_exit_code(
     assert result.err == "to stderr\n"
 
 
-@pytest.mark.parametrize("command", ["verify", "run", "bench"])
+@pytest.mark.parametrize("command", ["verify", "run", "bench", "tune"])
 def test_a_foreign_bundle_is_incompatible_and_says_what_to_do(
     invoke: Invoke, make_bundle: Callable[..., Path], command: str
 ) -> None:

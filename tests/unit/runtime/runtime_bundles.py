@@ -57,8 +57,9 @@ def make_bundle(
     directory: bool = True,
     files: Sequence[BundleFile] = (),
     preprocessing: Mapping[str, Any] | None = None,
+    models: Mapping[str, str] | None = None,
 ) -> Path:
-    """A bundle of this machine's architecture whose variants all run ``model`` on the bundled ONNX Runtime."""
+    """A bundle of this machine's architecture whose variants run ``model``, or the file that ``models`` names, on the bundled ONNX Runtime."""
     machine = platform.machine()
     library = engine_library()
     write_bundle(
@@ -71,7 +72,7 @@ def make_bundle(
                 name=name,
                 backend="onnxruntime",
                 precision="float32",
-                model="model/m.onnx",
+                model=(models or {}).get(name, "model/m.onnx"),
                 inputs=tuple(item.name for item in signature.inputs),
                 outputs=tuple(item.name for item in signature.outputs),
                 tolerances={item.name: Tolerance(atol=atol, rtol=0.0) for item in signature.outputs},
@@ -82,7 +83,7 @@ def make_bundle(
             for name, requires in variants
         ],
         files=[
-            BundleFile(path="model/m.onnx", source=model),
+            *([] if models else [BundleFile(path="model/m.onnx", source=model)]),
             BundleFile(path="lib/libonnxruntime.so.1", source=library),
             *files,
         ],
@@ -143,6 +144,26 @@ def affine_reference(inputs: Mapping[str, Any]) -> dict[str, Any]:
     weights = np.arange(12, dtype=np.float32).reshape(3, 4) / 7
     y = inputs["a"] @ weights + inputs["b"]
     return {"y": y, "total": y.sum(dtype=np.float32)}
+
+
+def lookup(path: Path, dtype: str, *, computed: bool = False) -> Path:
+    """Rows of a table of 7, at the places ``ids (n, 3)``, or with ``computed`` at ``ids`` + 1."""
+    table = np.arange(14, dtype=np.float32).reshape(7, 2)
+    one = onnx.numpy_helper.from_array(np.array(1, np.dtype(dtype)), "one")
+    nodes = [helper.make_node("Add", ["ids", "one"], ["next"])] if computed else []
+    nodes.append(helper.make_node("Gather", ["table", "next" if computed else "ids"], ["y"], name="words"))
+    model = make_model(
+        nodes,
+        [tensor_info("ids", dtype, ["n", 3])],
+        [tensor_info("y", "float32", ["n", 3, 2])],
+        [onnx.numpy_helper.from_array(table, "table"), *([one] if computed else [])],
+    )
+    signature = Signature(
+        inputs=(spec("ids", dtype, ["n", 3]),),
+        outputs=(spec("y", "float32", ["n", 3, 2]),),
+        output_structure={"tensor": 0},
+    )
+    return make_bundle(path, model, signature)
 
 
 def endless(path: Path) -> Path:

@@ -52,6 +52,30 @@ def test_every_structure_is_rebuilt() -> None:
     assert _rebuild(structure, ["a", "b"]) == ["b", (2.5, {"k": "a"}, ())]
 
 
+@pytest.mark.parametrize("dtype", ["int64", "int32"])
+def test_an_index_beyond_the_models_table_names_input_place_and_range(tmp_path: Path, dtype: str) -> None:
+    ids = np.array([[0, 1, 2], [3, 70, 6]], dtype)
+    with Runner(bundles.lookup(tmp_path / "b", dtype)) as runner:
+        for wrong in (70, -8):
+            ids[1, 1] = wrong
+            with pytest.raises(SignatureError) as error:
+                runner.run({"ids": ids})
+            said = f"input 'ids', element [1,1]: expected an index from 0 to 6, got {wrong}; "
+            assert said in str(error.value)
+            assert "Non-zero status code" not in str(error.value)
+        ids[1, 1] = 5
+        expected = np.arange(14, dtype=np.float32).reshape(7, 2)[ids]
+        np.testing.assert_array_equal(runner.run({"ids": ids})["y"], expected)
+
+
+def test_an_index_that_the_model_computed_itself_is_told_with_its_node(tmp_path: Path) -> None:
+    with Runner(bundles.lookup(tmp_path / "b", "int64", computed=True)) as runner:
+        with pytest.raises(SignatureError) as error:
+            runner.run({"ids": np.array([[0, 1, 6]])})
+        assert str(error.value).startswith("ONNX Runtime failed in node 'words' (Gather): ")
+        assert "idx=7" in str(error.value)
+
+
 def test_metadata_is_that_of_the_bundle(affine: Path) -> None:
     runner = Runner(affine)
     assert runner.bundle_id == (affine / "manifest.sha256").read_text().strip()
