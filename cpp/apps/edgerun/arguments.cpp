@@ -92,6 +92,7 @@ Status fill_common(const CLI::App& app, const RawArguments& raw, CommonOptions& 
   if (options.bundle.empty()) {
     return {Code::kUsage, "no BUNDLE given, and edgerun does not lie in one (BUNDLE/bin/edgerun)"};
   }
+  name_bundle(options.bundle);
   return {};
 }
 

@@ -52,6 +52,40 @@ std::string own_bundle() {
   return found;
 }
 
+namespace {
+
+struct Naming {
+  std::string path;
+  std::string name;
+};
+
+Naming& naming() {
+  static Naming instance;
+  return instance;
+}
+
+}  // namespace
+
+void name_bundle(const std::string& path) {
+  const char* const name = std::getenv("EDGEBUILD_BUNDLE_NAME");
+  if (name != nullptr && *name != '\0') naming() = {path, name};
+}
+
+std::string in_users_words(std::string message) {
+  const auto& [path, name] = naming();
+  if (path.empty()) return message;
+  for (std::size_t at = message.find(path); at != std::string::npos; at = message.find(path, at + name.size())) {
+    message.replace(at, path.size(), name);
+  }
+  return message;
+}
+
+std::string why_not(const Status& failure, const std::string& bundle, const std::string& variant) {
+  const std::string& message = failure.message();
+  const std::string around = bundle + ": no variant can run here: " + variant + ": ";
+  return message.starts_with(around) ? message.substr(around.size()) : in_users_words(message);
+}
+
 Status print(const std::string& text) {
   const bool failed = std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0;
   if (failed)
@@ -65,11 +99,13 @@ int report_error(const std::string& command, bool json, const Status& status) {
   if (json) {
     JsonWriter writer;
     writer.begin_object().member("schema", "edgebuild." + command + "/1").key("error");
-    writer.begin_object().member("code", edgebuild::code_name(status.code())).member("message", status.message());
+    writer.begin_object()
+        .member("code", edgebuild::code_name(status.code()))
+        .member("message", in_users_words(status.message()));
     writer.key("hint").null().end_object().member("exit_code", code).end_object();
     if (print(writer.text() + "\n").ok()) return code;
   }
-  std::string line = "edgerun: error: " + status.message();
+  std::string line = "edgerun: error: " + in_users_words(status.message());
   for (char& c : line) {
     if (c == '\n' || c == '\r') c = ' ';  // one line, whatever an engine wrote
   }
@@ -90,8 +126,8 @@ edgebuild::LoadOptions load_options(const CommonOptions& options) {
     if (severity < least) return;
     static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
     const auto index = static_cast<std::size_t>(severity);
-    std::fprintf(stderr, "edgerun: %s: %.*s\n", index < 4 ? kNames[index] : "log", static_cast<int>(message.size()),
-                 message.data());
+    std::fprintf(stderr, "edgerun: %s: %s\n", index < 4 ? kNames[index] : "log",
+                 in_users_words(std::string(message)).c_str());
   };
   return load;
 }

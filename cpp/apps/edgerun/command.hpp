@@ -67,6 +67,15 @@ edgebuild::Status run_command(const RunCommandOptions& options);
 edgebuild::Status bench_command(const BenchOptions& options);
 edgebuild::Status tune_command(const TuneOptions& options, int& exit_code);
 
+/// From now on messages call the bundle at `path` as the user did: `edgebuild` runs this program on a copy in its cache
+/// and tells the name in EDGEBUILD_BUNDLE_NAME.
+void name_bundle(const std::string& path);
+/// `message` with that name in it.
+[[nodiscard]] std::string in_users_words(std::string message);
+/// Why a load of one variant alone failed, without the words around it that only a choice of several needs.
+[[nodiscard]] std::string why_not(const edgebuild::Status& failure, const std::string& bundle,
+                                  const std::string& variant);
+
 /// One line on stderr, or with `json` one object on stdout. @return The exit code.
 int report_error(const std::string& command, bool json, const edgebuild::Status& status);
 /// Prints `text` on stdout at once. kIo if it can't be written.

@@ -173,7 +173,7 @@ class Verifier {
         options_.all_variants || options_.no_fallback || !options_.backend.empty() || !options_.variant.empty();
     if (!runner.ok()) {
       if (runner.status().code() != Code::kIncompatible || must_run) return runner.status();
-      report.skipped = runner.status().message();
+      report.skipped = why_not(runner.status(), options_.bundle, variant.name);
       reports_.push_back(std::move(report));
       return {};
     }

@@ -98,7 +98,7 @@ Status Meter::check() {
     const Status status = load(i);
     if (!status.ok()) {
       if (!cannot_run_here(status.code())) return status;
-      subject.skipped = status.message();
+      subject.skipped = why_not(status, options_.bundle, subject.variant->name);
       continue;
     }
     Runner& runner = loaded_[i]->runner;

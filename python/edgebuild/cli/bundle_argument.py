@@ -59,7 +59,7 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
         # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
         bundle.verify_files()
         _drop_damaged_copy(bundle)
-    return run_edgerun(bundle, [command, *arguments], emulator=emulator)
+    return run_edgerun(bundle, [command, *arguments], emulator=emulator, called=path)
 
 
 def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
@@ -70,6 +70,10 @@ def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
     from edgebuild.machine import machine_arch
 
     target = bundle.manifest.target
+    unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
+    if command == "tune":
+        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}: its times say nothing about the board"
+        raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun tune")
     cpu, known = cpu_of_target(target.name, target.arch)
     floors = [variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
     glibc = max(floors, key=lambda text: [int(part) for part in text.split(".")])
@@ -79,7 +83,6 @@ def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
         msg = (
             f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}, and {error.message}"
         )
-        unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
         get = f"`{fetch_command(target.name if known else f'generic-{target.arch}')}` gets an emulator; "
         raise IncompatibleError(msg, hint=f"{error.hint or get}on the board: {unpack}bin/edgerun {command}") from error
     told = f"note: run under {emulator}, with libraries of {emulator.system}"

@@ -45,13 +45,16 @@ def cpu_model() -> str:
     return f"{machine.cpu_name} {content_key(list(machine.features))[:12]}"
 
 
-def run_edgerun(bundle: Bundle, arguments: Sequence[str], *, emulator: Emulator | None = None) -> int:
+def run_edgerun(
+    bundle: Bundle, arguments: Sequence[str], *, emulator: Emulator | None = None, called: str | None = None
+) -> int:
     """Runs the bundle's edgerun on the bundle with this process's input and output; returns its exit code.
 
     Args:
         bundle: Opened bundle.
         arguments: Command and flags without the bundle, e.g. ``["verify", "--json"]``.
         emulator: What runs the board's programs; None: this machine itself.
+        called: How messages call the bundle, since the runner sees its copy in the cache; None: by its own path.
 
     Raises:
         IncompatibleError: The runner is for another architecture, or used an instruction that the emulated CPU lacks.
@@ -60,8 +63,9 @@ def run_edgerun(bundle: Bundle, arguments: Sequence[str], *, emulator: Emulator 
         ResourceError: It was killed, as the kernel does when memory runs out.
     """
     command = _command(bundle, arguments, emulator)
+    named = {"EDGEBUILD_BUNDLE_NAME": called or str(bundle.path)}
     try:
-        code = subprocess.run(command, check=False, env=_environment(emulator, {})).returncode
+        code = subprocess.run(command, check=False, env=_environment(emulator, named)).returncode
     except OSError as error:
         raise _not_started(error, emulator) from error
     if code < 0:
