@@ -1,0 +1,180 @@
+"""A board that this machine can't run: built, proved under the emulator, and used there, with what a build itself downloads.
+
+The user's own cache serves: the first runner for a board takes minutes to compile, an emulator is 70 MB. Nothing else is mocked.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgebuild import Bundle
+from edgebuild.machine import machine_arch
+from edgebuild.native.elf_check import NativeFile, check_native_files
+from edgebuild.targets import load_target
+
+BOARD = "raspberrypi4"
+SHAPE = (1, 3, 16, 16)
+
+pytestmark = [
+    pytest.mark.skipif(
+        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
+    ),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.slow,
+]
+
+
+class Net(nn.Module):
+    """Large enough that quantising it pays."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
+            *(nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32 * 64, 10)),
+        )
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        scores: torch.Tensor = self.body(image)
+        return scores
+
+
+def edgebuild(folder: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "edgebuild.cli.main", *map(str, arguments)],
+        cwd=folder,
+        env={**os.environ, "NO_COLOR": "1"},
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
+    assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("emulated")
+
+
+@pytest.fixture(scope="module")
+def cnn(work: Path) -> nn.Module:
+    torch.manual_seed(11)
+    module = Net().eval()
+    torch.jit.save(torch.jit.trace(module, torch.zeros(SHAPE)), work / "cnn.pt")
+    (work / "calib").mkdir()
+    generator = np.random.default_rng(5)
+    for index in range(24):
+        np.savez(work / "calib" / f"{index:02}.npz", image=generator.normal(size=SHAPE).astype(np.float32))
+    return module
+
+
+@pytest.fixture(scope="module")
+def report(work: Path, cnn: nn.Module) -> dict[str, Any]:
+    flags = [
+        "--int8",
+        "--calib",
+        "calib",
+        "--effort",
+        "fast",
+        "--min-agreement",
+        "0.5",
+        "--min-sqnr",
+        "10",
+        "--verify",
+        "emulator",
+        "--json",
+    ]
+    found: dict[str, Any] = json.loads(edgebuild(work, "--target", BOARD, "cnn.pt", *flags)[0])
+    return found
+
+
+@pytest.fixture(scope="module")
+def bundle(work: Path, report: dict[str, Any]) -> Path:
+    return work / f"cnn.{BOARD}.edge"
+
+
+def test_every_variant_is_proved_as_the_board_s_cpu_and_no_speed_is_claimed(report: dict[str, Any]) -> None:
+    proof = report["proof"]
+    assert (proof["kind"], proof["arch"], proof["cpu"]) == ("emulator", "aarch64", "cortex-a72")
+    assert proof["system"] == "debian-11 (glibc 2.31)"
+    assert {variant["precision"] for variant in report["variants"]} == {"int8", "float32"}
+    for variant in report["variants"]:
+        assert variant["proof"] == "emulator"
+        assert variant["latency_ms"] is variant["speed_up"] is None
+        assert variant["checks"]
+        assert all(check["passed"] for check in variant["checks"])
+    assert {"runner", "libraries", "model"} <= set(report["sizes"])
+
+
+def test_int8_decisions_are_compared_on_the_board_s_instruction_set(report: dict[str, Any]) -> None:
+    (int8,) = [variant for variant in report["variants"] if variant["precision"] == "int8"]
+    for entry in int8["decisions"]:
+        assert entry["decisions"] + entry["near_ties"] >= 1
+        assert 0 <= entry["flipped"] <= entry["decisions"]
+        assert entry["sqnr_db"] > 10
+
+
+def test_no_variant_asks_for_memory_that_was_not_measured_on_the_board(bundle: Path) -> None:
+    assert all(variant.requires.memory_bytes is None for variant in Bundle.open(bundle).manifest.variants)
+
+
+def test_the_emulated_bundle_computes_what_pytorch_does(work: Path, bundle: Path, cnn: nn.Module) -> None:
+    image = np.random.default_rng(9).normal(size=SHAPE).astype(np.float32)
+    np.savez(work / "in.npz", image=image)
+    flags = ["--variant", "onnxruntime-float32", "--inputs", "in.npz", "--outputs", "out.npz"]
+    _, told = edgebuild(work, "run", bundle, *flags)
+    assert "run under qemu-aarch64" in told
+    (name,) = [spec.name for spec in Bundle.open(bundle).signature.outputs]
+    with torch.no_grad():
+        expected = cnn(torch.from_numpy(image)).numpy()
+    np.testing.assert_allclose(np.load(work / "out.npz")[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_verify_runs_every_variant_and_bench_says_whose_times_these_are(work: Path, bundle: Path) -> None:
+    verified = json.loads(edgebuild(work, "verify", bundle, "--json")[0])
+    assert [variant["result"] for variant in verified["variants"]] == ["ok", "ok"]
+    out, told = edgebuild(work, "bench", bundle, "--seconds", "0.1", "--json")
+    assert json.loads(out)["runs"] >= 1
+    assert "the emulator's, NOT the board's" in told
+
+
+def test_a_second_model_for_the_board_compiles_and_downloads_nothing(work: Path, report: dict[str, Any]) -> None:
+    torch.jit.save(torch.jit.script(nn.Sequential(nn.Linear(4, 3), nn.ReLU()).eval()), work / "second.pt")
+    out, told = edgebuild(work, "--target", BOARD, "second.pt", "--input", "float32[1,4]", "--json")
+    second = json.loads(out)
+    assert second["proof"]["kind"] == "emulator"
+    assert "runner" in second["cached"] or second["seconds"]["runner"] < 5
+    assert "compiling" not in told
+    assert "downloading" not in told
+
+
+def test_the_programs_of_one_board_are_refused_for_another(bundle: Path, tmp_path: Path) -> None:
+    opened = Bundle.open(bundle)
+    paths = [path for path in opened.manifest.files if path.startswith(("bin/", "lib/"))]
+    natives = [NativeFile(path=path, source=opened.directory() / path) for path in paths]
+    assert len(natives) >= 2
+    check_native_files(natives, load_target(BOARD))
+    check_native_files(natives, load_target("raspberrypi5"))
+    for other in ("x86-64", "raspberrypi2", "generic-riscv64"):
+        with pytest.raises(Exception, match="it is for aarch64, 64 bits") as caught:
+            check_native_files(natives, load_target(other))
+        assert caught.typename == "IncompatibleError"
+
+
+def test_a_damaged_foreign_bundle_is_not_started(work: Path, bundle: Path) -> None:
+    damaged = bytearray(bundle.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (work / "damaged.edge").write_bytes(damaged)
+    _, told = edgebuild(work, "verify", "damaged.edge", code=3)
+    assert "SHA-256" in told or "hash" in told
