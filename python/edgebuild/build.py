@@ -12,6 +12,7 @@ from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import check_options, find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, file_sha256
+from edgebuild.devices.held_out import HeldOut, judged_variants
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
@@ -197,6 +198,10 @@ def build_from_request(
         check_size(staged, target, options.max_size_bytes)
         clock.enter("prove", f"the bundle's own runner{f' under {place.emulator}' if place.emulator else ''}")
         original_ms = exported.original_latency_ms
+        held_out: dict[str, HeldOut] = {}
+        for spec, result, (graph, _) in zip(specs, quantized, graphs, strict=False):
+            if place.emulator is not None and options.quantize is not None:
+                held_out |= judged_variants(target, spec, result, graph.path, options.quantize, cache)
         proof, hit = prove(
             staged,
             cache,
@@ -205,6 +210,7 @@ def build_from_request(
             measure=options.measure,
             deadline_s=options.deadline_s,
             inference_s=None if original_ms is None else original_ms / 1e3,
+            held_out=held_out,
         )
         clock.cached(hit)
 

@@ -170,8 +170,7 @@ def _graphs(
 
     machine = this_machine()
     pin = engine_pin(_JUDGES, target_version(target, spec), machine.arch)
-    engine = fetch_engine(pin, cache).library
-    opener = partial(open_graph, engine=engine, cache=cache)
+    opener = partial(open_graph, engine=judging_engine(target, spec, cache), cache=cache)
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     features = machine.features if runs_here else ()
     stands_for = content_key(graph_sha256(optimized.path), [{**vars(scheme)} for scheme in schemes])
@@ -281,6 +280,11 @@ def _graphs(
             runs_here,
         ]
         return cache.find_or_make("quantize", content_key("search", key, json.loads(json.dumps(settings))), make_anew)
+
+
+def judging_engine(target: TargetSpec, spec: BackendSpec, cache: Cache) -> Path:
+    """The library that runs a backend's graphs on the build machine."""
+    return fetch_engine(engine_pin(_JUDGES, target_version(target, spec), this_machine().arch), cache).library
 
 
 def target_version(target: TargetSpec, spec: BackendSpec) -> str:

@@ -58,8 +58,9 @@ class VariantReport:
         checks: Goldens held against the original, worst over all goldens.
         size_bytes: Of the model files of this variant.
         note: Why a figure is missing, or what the user should know.
-        decisions: Of an INT8 variant that was run, how each output decides on the goldens against the original, on the instruction
-            set that it was run on: "output", "decisions" compared, "flipped", "near_ties", "sqnr_db".
+        decisions: Of an INT8 variant that was run, how each output decides on the instruction set that it was run on: "on" ("goldens",
+            against the original; "held out", against float, under an emulator), "output", "decisions" compared, "flipped",
+            "near_ties", "sqnr_db", and "flipped_here": by the build machine's own kernels on the same data.
     """
 
     name: str

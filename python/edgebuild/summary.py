@@ -115,7 +115,7 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
         proof=None if skipped else proof.kind,
         checks=_checks(proof.verified, variant.name),
         size_bytes=sum(files[path].size for path in (variant.model, *variant.data)),
-        note=skipped or ("" if latency is not None else _why_not_measured(proof)),
+        note=skipped or ("" if latency is not None else _why_not_measured(proof) + _flips(proof, variant.name)),
         decisions=tuple(_decisions(entry) for entry in proof.decisions.get(variant.name, ())),
     )
 
@@ -126,16 +126,30 @@ def _why_not_measured(proof: Proof) -> str:
     return "not measured"
 
 
+def _flips(proof: Proof, variant: str) -> str:
+    """The decisions that an INT8 variant takes otherwise than float on the emulated instruction set, for the summary."""
+    scores = [score for score in proof.decisions.get(variant, ()) if score["agreement"] is not None]
+    on = "held out" if any(score["on"] == "held out" for score in scores) else "goldens"
+    told = [_decisions(score) for score in scores if score["on"] == on]
+    compared = sum(entry["decisions"] for entry in told)
+    if proof.kind != "emulator" or not compared:
+        return ""
+    data = "held-out data" if on == "held out" else "the goldens"
+    return f"; {sum(entry['flipped'] for entry in told)} of {compared} decisions on {data} differ from float there"
+
+
 def _decisions(score: Mapping[str, Any]) -> dict[str, Any]:
-    """What the report says of one output's decisions on the goldens."""
+    """What the report says of one output's decisions."""
     compared = int(score["decisions"])
     agreement = score["agreement"]
     return {
+        "on": score["on"],
         "output": score["output"],
         "decisions": compared,
         "flipped": 0 if agreement is None else round(compared * (1 - agreement)),
         "near_ties": score["near_ties"],
         "sqnr_db": score["sqnr_db"],
+        "flipped_here": None if score.get("here") is None else round(compared * (1 - score["here"])),
     }
 
 

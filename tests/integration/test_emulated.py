@@ -119,6 +119,7 @@ def test_every_variant_is_proved_as_the_board_s_cpu_and_no_speed_is_claimed(repo
 
 def test_int8_decisions_are_compared_on_the_board_s_instruction_set(report: dict[str, Any]) -> None:
     (int8,) = [variant for variant in report["variants"] if variant["precision"] == "int8"]
+    assert {entry["on"] for entry in int8["decisions"]} == {"goldens", "held out"}
     for entry in int8["decisions"]:
         assert entry["decisions"] + entry["near_ties"] >= 1
         assert 0 <= entry["flipped"] <= entry["decisions"]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache, content_key
@@ -12,6 +12,9 @@ from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun, why_not_here
 from edgebuild.devices.place import HERE, Place
 from edgebuild.fingerprint import source_digest
+
+if TYPE_CHECKING:
+    from edgebuild.devices.held_out import HeldOut
 
 _BENCH_SECONDS = 1.0
 _WARMUP = 3
@@ -28,8 +31,8 @@ class Proof:
         kind: "native", "emulator", or None if the bundle was not run.
         verified: edgerun's answer to ``verify``, empty if it was not run.
         measured: edgerun's answer to ``bench`` by variant name; empty under an emulator, whose speed says nothing.
-        decisions: By INT8 variant, for each output how it decides on the goldens against the original:
-            ``edgebuild.select.metrics.OutputScore`` as JSON.
+        decisions: By INT8 variant, for each output how it decides: ``edgebuild.select.metrics.OutputScore`` as JSON, with "on":
+            "goldens" against the original and, under an emulator, "held out" against float, as ``HeldOut.judge`` gives it.
         device: What an emulator stood for: "arch", "cpu", "emulator", "system"; empty for kind "native" and None.
         reason: Why it was not run.
         hint: What to do about that.
@@ -68,6 +71,7 @@ def prove(
     measure: bool = True,
     deadline_s: float | None = None,
     inference_s: float | None = None,
+    held_out: Mapping[str, "HeldOut"] | None = None,
 ) -> tuple[Proof, bool]:
     """Runs every variant that can run there over the goldens and measures it; the result is kept for this bundle and CPU.
 
@@ -78,6 +82,7 @@ def prove(
         engines: Libraries that a thin bundle finds outside itself.
         measure: Whether to measure latency too; never done under an emulator.
         deadline_s: Time limit of loading a variant and of each inference, in seconds; the board's, so not the emulator's.
+        held_out: By INT8 variant the data that it was judged by on this machine; it is judged by them again under an emulator.
         inference_s: What one inference of the original takes here, in seconds: an emulator that takes far longer hangs.
 
     Returns:
@@ -96,7 +101,15 @@ def prove(
         if all(reasons):
             return Proof(kind=None, verified={}, measured={}, reason=str(reasons[0])), False
     measure = measure and emulator is None
-    key = content_key("proof", bundle.id, place.identity, measure, source_digest("devices"))
+    judged = {name: held for name, held in (held_out or {}).items() if emulator is not None}
+    key = content_key(
+        "proof",
+        bundle.id,
+        place.identity,
+        measure,
+        {name: held.key for name, held in judged.items()},
+        source_digest("devices", "select"),
+    )
     environment = _runtime_environment(engines)
     steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
     limit_s = None if emulator is None else steps * (_EMULATED_STEP_S + _EMULATED_SLOWDOWN * (inference_s or 0.0))
@@ -118,7 +131,14 @@ def prove(
         decisions = {}
         for variant in bundle.manifest.variants:
             if variant.name in ran and variant.precision == "int8":
-                decisions[variant.name] = _decisions(bundle, variant.name, environment, emulator, limit_s)
+                decisions[variant.name] = [
+                    {"on": "goldens", **score}
+                    for score in _decisions(bundle, variant.name, environment, emulator, limit_s)
+                ]
+        for name, held in judged.items():
+            if name in decisions:
+                scores = held.judge(bundle, name, place, environment, limit_s)
+                decisions[name] += [{"on": "held out", **score} for score in scores]
         told = {"verified": verified, "measured": measured, "decisions": decisions}
         (folder / "proof.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
 
