@@ -82,15 +82,19 @@ def write_scratch_bundle(
     engine: Path,
     options: Mapping[str, str],
     data: Sequence[BundleFile] = (),
+    arch: str | None = None,
 ) -> Bundle:
-    """Write a model as a bundle directory in ``folder`` that takes the engine from the runtime path. Raises as ``open_graph``."""
+    """Write a model as a bundle directory in ``folder`` that takes the engine from the runtime path. Raises as ``open_graph``.
+
+    ``arch`` is that of ``engine``; None: this machine's.
+    """
     try:
         inputs = tuple(ValueSpec(name=i.name, type=value_type(i.type)) for i in graph_inputs(model))
         outputs = tuple(ValueSpec(name=o.name, type=value_type(o.type)) for o in model.graph.output)
     except ValueError as error:
         msg = f"the graph can't be run: {error}"
         raise ModelError(msg) from error
-    arch = machine_arch()
+    arch = arch or machine_arch()
     version = engine.name.partition(".so.")[2]
     variant = Variant(
         name="onnxruntime",
