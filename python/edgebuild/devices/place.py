@@ -70,9 +70,10 @@ def choose_place(target: TargetSpec, verify: str | None, cache: Cache, progress:
     except ResourceError:
         raise
     except EdgebuildError as error:
+        hint = f"{error.hint}; then {_get(target)}" if error.hint else _get(target)
         if verify == "emulator":
-            raise type(error)(error.message, hint=error.hint or _get(target)) from error
-        return Place(kind=None, reason=f"{foreign}, and {error.message}", hint=error.hint or _get(target))
+            raise type(error)(error.message, hint=hint) from error
+        return Place(kind=None, reason=f"{foreign}, and {error.message}", hint=hint)
     return Place(kind="emulator", emulator=emulator)
 
 
