@@ -168,17 +168,21 @@ def _find_root(arch: str, glibc: str, cache: Cache, *, fetch: bool, progress: Pr
         if _numbers(version) < wanted:
             continue
         try:
-            packages = pinned_packages(system, _DEBIAN_ARCH[arch])
+            # Packages such as gcc-12-base hold no library, only words.
+            packages = [p for p in pinned_packages(system, _DEBIAN_ARCH[arch]) if not p.name.endswith("-base")]
         except IncompatibleError:  # riscv64 is in Debian since 13
             continue
         key = content_key("root", [package.sha256 for package in packages])
         folder = cache.get("debian", key)
         if folder is None and fetch:
+            if progress is not None:
+                size = sum(package.size for package in packages) / 2**20
+                progress.note(f"downloading the {arch} libraries of {system} for the emulator ({size:.1f} MiB)")
             folder = cache.get_or_make(
                 "debian",
                 key,
                 lambda folder, packages=packages: _merge(  # type: ignore[misc]
-                    [fetch_package(package, cache, progress) for package in packages], folder
+                    [fetch_package(package, cache, members=("*lib/*",)) for package in packages], folder
                 ),
             )
         if folder is None:
@@ -197,6 +201,10 @@ def _merge(packages: Sequence[Path], folder: Path) -> None:
                 shutil.copytree(package / part, folder / part, symlinks=True, dirs_exist_ok=True)
     if not (folder / "lib").exists():
         (folder / "lib").symlink_to("usr/lib")
+    # The package's own link to the x86-64 loader is an absolute one.
+    for loader in sorted((folder / "lib").glob("x86_64-linux-gnu/ld-*.so*"))[:1]:
+        (folder / "lib64").mkdir(exist_ok=True)
+        (folder / "lib64" / "ld-linux-x86-64.so.2").symlink_to(f"../lib/x86_64-linux-gnu/{loader.name}")
 
 
 def _stamp(program: Path) -> tuple[str, int, int]:
