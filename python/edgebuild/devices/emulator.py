@@ -172,7 +172,7 @@ def _find_root(arch: str, glibc: str, cache: Cache, *, fetch: bool, progress: Pr
             packages = [p for p in pinned_packages(system, _DEBIAN_ARCH[arch]) if not p.name.endswith("-base")]
         except IncompatibleError:  # riscv64 is in Debian since 13
             continue
-        key = content_key("root", [package.sha256 for package in packages])
+        key = content_key("merged root", [package.sha256 for package in packages])
         folder = cache.get("debian", key)
         if folder is None and fetch:
             if progress is not None:
@@ -194,16 +194,19 @@ def _find_root(arch: str, glibc: str, cache: Cache, *, fetch: bool, progress: Pr
 
 
 def _merge(packages: Sequence[Path], folder: Path) -> None:
-    """Libraries of unpacked packages in one folder; ``/lib`` leads into ``/usr/lib`` where nothing is in it, as on such systems."""
+    """Libraries of unpacked packages in one folder, ``/lib`` being ``/usr/lib``: whichever a loader asks for is there.
+
+    So none of this machine's libraries is taken, as would be where it is of the same architecture.
+    """
+    libraries = folder / "usr" / "lib"
     for package in packages:
         for part in ("lib", "usr/lib"):
             if (package / part).is_dir():
-                shutil.copytree(package / part, folder / part, symlinks=True, dirs_exist_ok=True)
-    if not (folder / "lib").exists():
-        (folder / "lib").symlink_to("usr/lib")
+                shutil.copytree(package / part, libraries, symlinks=True, dirs_exist_ok=True)
+    (folder / "lib").symlink_to("usr/lib")
     # The package's own link to the x86-64 loader is an absolute one.
-    for loader in sorted((folder / "lib").glob("x86_64-linux-gnu/ld-*.so*"))[:1]:
-        (folder / "lib64").mkdir(exist_ok=True)
+    for loader in sorted(libraries.glob("x86_64-linux-gnu/ld-*.so*"))[:1]:
+        (folder / "lib64").mkdir()
         (folder / "lib64" / "ld-linux-x86-64.so.2").symlink_to(f"../lib/x86_64-linux-gnu/{loader.name}")
 
 
