@@ -29,6 +29,7 @@ pytestmark = [
     ),
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.slow,
+    pytest.mark.timeout(2400),  # the first test compiles the board's runner
 ]
 
 
