@@ -34,6 +34,9 @@ def build_report(
     notes |= dict.fromkeys(_quantization_notes(quantized))
     if proof.kind is None:
         notes[f"NOT PROVED, the bundle was not run: {proof.reason}{f'; {proof.hint}' if proof.hint else ''}"] = None
+    if proof.kind == "emulator":
+        device = proof.device
+        notes[f"proved under {device['emulator']} as {device['cpu']}, with libraries of {device['system']}"] = None
     return BuildReport(
         bundle=output,
         bundle_id=bundle.id,
@@ -121,9 +124,7 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
 
 
 def _why_not_measured(proof: Proof) -> str:
-    if proof.kind == "emulator":
-        return f"not measured: an emulator's speed is not the board's (run on {proof.device['emulator']} as {proof.device['cpu']})"
-    return "not measured"
+    return "not measured: the emulator's speed is not the board's" if proof.kind == "emulator" else "not measured"
 
 
 def _flips(proof: Proof, variant: str) -> str:

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,19 @@ from edgebuild.devices.local import query_edgerun
 Feed = Mapping[str, npt.NDArray[Any]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class FeedRun:
+    """What came out.
+
+    Args:
+        outputs: By name, for each feed.
+        inference_s: What one inference took, without the program's start and load; under an emulator its time, not the board's.
+    """
+
+    outputs: list[dict[str, npt.NDArray[Any]]]
+    inference_s: float
+
+
 def run_feeds(
     bundle: Bundle,
     variant: str,
@@ -23,8 +37,8 @@ def run_feeds(
     emulator: Emulator | None = None,
     environment: Mapping[str, str] | None = None,
     limit_s: float | None = None,
-) -> list[dict[str, npt.NDArray[Any]]]:
-    """Outputs of a variant by name for each feed, as the board's program computes them.
+) -> FeedRun:
+    """Outputs of a variant for each feed, as the board's program computes them.
 
     Feeds of the same shapes are run by one process, which loads the model once.
 
@@ -40,23 +54,25 @@ def run_feeds(
         EdgebuildError: The bundle does not run.
     """
     results: list[dict[str, npt.NDArray[Any]]] = []
+    seconds = 0.0
     for begin, end in _runs_of_equal_shapes(feeds):
         group = feeds[begin:end]
         with tempfile.TemporaryDirectory(prefix="edgebuild-feeds-") as name:
             given, told = Path(name) / "in.npz", Path(name) / "out.npz"
             arrays: dict[str, Any] = {key: np.stack([feed[key] for feed in group]) for key in group[0]}
             np.savez(given, **arrays)
-            query_edgerun(
+            answer = query_edgerun(
                 bundle,
                 ["run", f"--variant={variant}", f"--inputs={given}", f"--outputs={told}", "--each"],
                 environment=environment,
                 emulator=emulator,
                 limit_s=limit_s,
             )
+            seconds += float(answer.get("run_s", 0.0))
             with np.load(told, allow_pickle=False) as stacked:
                 outputs = {key: stacked[key] for key in stacked.files}
         results += [{key: array[i] for key, array in outputs.items()} for i in range(len(group))]
-    return results
+    return FeedRun(outputs=results, inference_s=seconds / max(1, len(feeds)))
 
 
 def _runs_of_equal_shapes(feeds: Sequence[Feed]) -> list[tuple[int, int]]:

@@ -5,12 +5,10 @@ quantisation noise (measured under qemu). What counts is what becomes of decisio
 """
 
 import json
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,9 +60,24 @@ class HeldOut:
         return [self.folder.name, self.graph.name, None if self.budget is None else self.budget.to_json()]
 
     def judge(
-        self, bundle: Bundle, variant: str, place: Place, environment: Mapping[str, str], limit_s: float | None
+        self,
+        bundle: Bundle,
+        variant: str,
+        place: Place,
+        environment: Mapping[str, str],
+        *,
+        inference_s: float,
+        limit_s: float | None,
     ) -> list[dict[str, Any]]:
         """How each output decides on the board's instruction set and on the build machine's, against float.
+
+        Args:
+            bundle: The packed bundle.
+            variant: Its name.
+            place: Where it is run.
+            environment: Variables on top of this process's.
+            inference_s: What one inference takes there, in seconds: as much data is used as about half a minute allows.
+            limit_s: Time limit of all, in seconds.
 
         Returns:
             For each output ``OutputScore`` as JSON, with "samples" and, as "here", the agreement of the build machine's kernels.
@@ -78,22 +91,20 @@ class HeldOut:
             return []
         names = list(evidence.outputs.values())
         there, here = ScoreCounter(names), ScoreCounter(names)
-        done = 0
+        most = max(1, int(_TIME_S / max(inference_s, 1e-6)))
+        step = -(-len(evidence.held_out) // most)
+        batches = evidence.held_out[::step]
+        feeds = [{evidence.inputs[name]: array for name, array in batch.items()} for batch in batches]
+        results = run_feeds(bundle, variant, feeds, environment=environment, emulator=place.emulator, limit_s=limit_s)
         with self.open_graph(self.float_graph) as exact, self.open_graph(self.graph) as quantized:
-            for batches in _growing(evidence.held_out):
-                feeds = [{evidence.inputs[name]: array for name, array in batch.items()} for batch in batches]
-                results = run_feeds(
-                    bundle, variant, feeds, environment=environment, emulator=place.emulator, limit_s=limit_s
-                )
-                for batch, result in zip(batches, results, strict=True):
-                    expected = _named(exact.run(batch), evidence.outputs)
-                    there.add(expected, result)
-                    here.add(expected, _named(quantized.run(batch), evidence.outputs))
-                done += len(batches)
+            for batch, result in zip(batches, results.outputs, strict=True):
+                expected = _named(exact.run(batch), evidence.outputs)
+                there.add(expected, result)
+                here.add(expected, _named(quantized.run(batch), evidence.outputs))
         scores, own = there.scores(), here.scores()
         self._gate(variant, place, scores, own)
         return [
-            {**score.to_json(), "samples": done, "here": mine.agreement}
+            {**score.to_json(), "samples": len(batches), "here": mine.agreement}
             for score, mine in zip(scores, own, strict=True)
         ]
 
@@ -149,14 +160,3 @@ def judged_variants(
 
 def _named(results: Arrays, names: Mapping[str, str]) -> dict[str, npt.NDArray[Any]]:
     return {names[name]: array for name, array in results.items() if name in names}
-
-
-def _growing(batches: Sequence[Arrays]) -> Iterator[Sequence[Arrays]]:
-    """All batches in groups of 1, 4, 16 and so on, as long as the next group is expected to end in time."""
-    begin, started, sizes = 0, time.monotonic(), accumulate(repeat(4), lambda size, factor: size * factor, initial=1)
-    while begin < len(batches):
-        group = batches[begin : begin + next(sizes)]
-        if begin and (time.monotonic() - started) / begin * len(group) > _TIME_S:
-            return
-        yield group
-        begin += len(group)

@@ -131,14 +131,13 @@ def prove(
         decisions = {}
         for variant in bundle.manifest.variants:
             if variant.name in ran and variant.precision == "int8":
-                decisions[variant.name] = [
-                    {"on": "goldens", **score}
-                    for score in _decisions(bundle, variant.name, environment, emulator, limit_s)
-                ]
-        for name, held in judged.items():
-            if name in decisions:
-                scores = held.judge(bundle, name, place, environment, limit_s)
-                decisions[name] += [{"on": "held out", **score} for score in scores]
+                scores, inference_s = _decisions(bundle, variant.name, environment, emulator, limit_s)
+                decisions[variant.name] = [{"on": "goldens", **score} for score in scores]
+                if variant.name in judged:
+                    scores = judged[variant.name].judge(
+                        bundle, variant.name, place, environment, inference_s=inference_s, limit_s=limit_s
+                    )
+                    decisions[variant.name] += [{"on": "held out", **score} for score in scores]
         told = {"verified": verified, "measured": measured, "decisions": decisions}
         (folder / "proof.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
 
@@ -149,8 +148,8 @@ def prove(
 
 def _decisions(
     bundle: Bundle, variant: str, environment: Mapping[str, str], emulator: Emulator | None, limit_s: float | None
-) -> list[dict[str, Any]]:
-    """How a quantised variant decides on the goldens; a tolerance on elements does not show a flipped decision."""
+) -> tuple[list[dict[str, Any]], float]:
+    """How a quantised variant decides on the goldens, which a tolerance on elements does not show; and one inference's seconds."""
     import numpy as np
 
     from edgebuild.devices.feeds import run_feeds
@@ -162,7 +161,7 @@ def _decisions(
         if all(isinstance(value, np.ndarray) for value in (*golden.inputs.values(), *golden.outputs.values()))
     ]
     if not plain:
-        return []
+        return [], 1.0
     results = run_feeds(
         bundle,
         variant,
@@ -172,9 +171,9 @@ def _decisions(
         limit_s=limit_s,
     )
     counter = ScoreCounter([spec.name for spec in bundle.signature.outputs])
-    for golden, result in zip(plain, results, strict=True):
+    for golden, result in zip(plain, results.outputs, strict=True):
         counter.add(golden.outputs, result)
-    return [score.to_json() for score in counter.scores()]
+    return [score.to_json() for score in counter.scores()], results.inference_s
 
 
 def _bench(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from edgebuild.devices import held_out
+from edgebuild.devices.feeds import FeedRun
 from edgebuild.devices.held_out import HeldOut
 from edgebuild.devices.place import HERE
 from edgebuild.errors import GateError
@@ -41,9 +42,9 @@ class Setting:
         monkeypatch.setattr(held_out.Evidence, "read", lambda folder: evidence)
         self.number = {row.tobytes(): index for index, row in enumerate(ROWS)}
 
-        def run_feeds(bundle: Any, variant: str, feeds: Sequence[Arrays], **_: Any) -> list[dict[str, Any]]:
+        def run_feeds(bundle: Any, variant: str, feeds: Sequence[Arrays], **_: Any) -> FeedRun:
             self.runs.append(len(feeds))
-            return [{"y": self.answer(feed["x"], there)} for feed in feeds]
+            return FeedRun(outputs=[{"y": self.answer(feed["x"], there)} for feed in feeds], inference_s=0.1)
 
         monkeypatch.setattr(held_out, "run_feeds", run_feeds)
 
@@ -57,20 +58,18 @@ class Setting:
     def answer(self, row: Any, flips: Sequence[int]) -> Any:
         return flipped(row) if self.number[row.tobytes()] in flips else row
 
-    def judge(self, budget: Budget | None) -> dict[str, Any]:
+    def judge(self, budget: Budget | None, inference_s: float = 0.1) -> dict[str, Any]:
         held = HeldOut(
             folder=Path("k"), float_graph=Path("float"), graph=Path("int8"), budget=budget, open_graph=self.open_graph
         )
-        (score,) = held.judge(None, "v", HERE, {}, None)  # type: ignore[arg-type]
+        (score,) = held.judge(None, "v", HERE, {}, inference_s=inference_s, limit_s=None)  # type: ignore[arg-type]
         return score
 
 
-def test_decisions_are_counted_on_the_board_and_here_over_all_data_in_growing_groups(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_decisions_are_counted_on_the_board_and_here_over_all_data(monkeypatch: pytest.MonkeyPatch) -> None:
     setting = Setting(monkeypatch, here=[3], there=[3, 7])
     score = setting.judge(Budget(min_agreement=0.9))
-    assert setting.runs == [1, 4, 16, 19]
+    assert setting.runs == [40]
     assert score["samples"] == 40
     decided = score["decisions"]
     assert decided + score["near_ties"] == 40
@@ -78,11 +77,13 @@ def test_decisions_are_counted_on_the_board_and_here_over_all_data_in_growing_gr
     assert round(decided * (1 - score["here"])) == 1
 
 
-def test_data_that_would_take_too_long_is_used_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("inference_s", "samples"), [(0.0, 40), (0.75, 40), (0.8, 20), (4.0, 7), (31.0, 1), (1e9, 1)])
+def test_data_that_would_take_more_than_half_a_minute_is_used_in_part_and_evenly(
+    monkeypatch: pytest.MonkeyPatch, inference_s: float, samples: int
+) -> None:
     setting = Setting(monkeypatch)
-    monkeypatch.setattr(held_out, "_TIME_S", 0.0)
-    assert setting.judge(Budget())["samples"] == 1
-    assert setting.runs == [1]
+    assert setting.judge(Budget(), inference_s)["samples"] == samples
+    assert setting.runs == [samples]
 
 
 def test_what_leaves_the_budget_only_on_the_board_stops_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,4 +103,4 @@ def test_what_leaves_the_budget_only_on_the_board_stops_the_build(monkeypatch: p
 def test_without_evidence_nothing_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(held_out.Evidence, "read", lambda folder: None)
     held = HeldOut(folder=Path("k"), float_graph=Path("f"), graph=Path("g"), budget=None, open_graph=lambda path: None)  # type: ignore[arg-type, return-value]
-    assert held.judge(None, "v", HERE, {}, None) == []  # type: ignore[arg-type]
+    assert held.judge(None, "v", HERE, {}, inference_s=1.0, limit_s=None) == []  # type: ignore[arg-type]
