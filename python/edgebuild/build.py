@@ -11,12 +11,12 @@ from typing import Any
 from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import check_options, find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
-from edgebuild.cache import Cache, file_sha256
+from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.held_out import HeldOut, judged_variants
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
-from edgebuild.errors import UsageError
+from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import optimize_export
@@ -28,7 +28,7 @@ from edgebuild.native.runner import build_runner
 from edgebuild.options import BuildOptions
 from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
-from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions
+from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
 from edgebuild.targets import BackendSpec, TargetSpec, load_target
 
@@ -118,17 +118,29 @@ def build_from_request(
     clock = _Clock(progress)
     target = load_target(options.target)
     specs = _backends(target, options.backends)
-    request = replace(request, opset_max=min(request.opset_max, *(spec.opset_max for spec in specs)))
+    opset_max = min(request.opset_max, *(spec.opset_max for spec in specs))
+    request = replace(request, opset_max=opset_max, time_original=options.measure)
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     if request.path is not None:  # a file that can't be a model is said before torch is loaded
         identify(Path(request.path))
     for spec in specs:
         check_options(spec.name, {**spec.options, **options.variant_options})
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
+    if options.quantize is None and decided is not None and any(q.get("plan") for q in decided.quantization.values()):
+        msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
+        raise UsageError(msg, hint="add --int8; calibration data is not needed again")
     cache = Cache.default()
+    if options.quantize is not None and decided is None:
+        from edgebuild.quantize.data import survey
+
+        quantize = options.quantize
+        survey(
+            quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
+        )
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
+    sample = None
     if options.quantize is not None and not (request.inputs or request.samples):
         sample = sample_of(options.quantize.calib)
         if sample is not None:
@@ -136,7 +148,14 @@ def build_from_request(
             request = replace(request, samples=(str(sample),))
 
     clock.enter("export")
-    exported, hit = _export(request, cache, progress, module, options.deadline_s)
+    try:
+        exported, hit = _export(request, cache, progress, module, options.deadline_s)
+    except EdgebuildError as error:
+        if sample is None or options.quantize is None:
+            raise
+        from edgebuild.quantize.data import as_calibration
+
+        raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)
     preprocessing = _preprocessing(options, exported.signature)
 
@@ -218,7 +237,10 @@ def build_from_request(
         output = (options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge").absolute()
         by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
         report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, by_backend)
-        texts = {"decisions": decisions.text(), "report": json.dumps(report.to_json(), indent=2) + "\n"}
+        made = replace(decisions, bundle_id=staged.id, samples_sha256=_samples_hash(exported))
+        if decided is not None and (other := why_other(decided, made)):
+            report = replace(report, notes=(*report.notes, other))
+        texts = {"decisions": made.text(), "report": json.dumps(report.to_json(), indent=2) + "\n"}
         publish(staged, output, texts)
     clock.finish()
     cache.trim()
@@ -311,6 +333,11 @@ def _decide(
     engines = sorted(files.pin.sha256 for files in parts.engines.values())
     memory, hit = decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
     return replace(parts.decisions, memory_bytes=memory.memory_bytes), hit
+
+
+def _samples_hash(exported: ExportedModel) -> str:
+    """Of the inputs and outputs that became the goldens."""
+    return content_key(*(file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))))
 
 
 def _outside_engines(parts: PackedParts) -> list[Path]:

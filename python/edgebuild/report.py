@@ -61,6 +61,9 @@ class VariantReport:
         decisions: Of an INT8 variant that was run, how each output decides on the instruction set that it was run on: "on" ("goldens",
             against the original; "held out", against float, under an emulator), "output", "decisions" compared, "flipped",
             "near_ties", "sqnr_db", and "flipped_here": by the build machine's own kernels on the same data.
+        speed: "measured" or "unproved", as the manifest says it to a runner.
+        accuracy: Of an INT8 variant, against float on the data that was held out: "sqnr_db" of the worst output (None: no
+            noise), "agreement" of decisions (None: no output decides); None: not known, e.g. another scheme was judged.
     """
 
     name: str
@@ -73,6 +76,8 @@ class VariantReport:
     size_bytes: int
     note: str = ""
     decisions: tuple[Mapping[str, Any], ...] = ()
+    accuracy: Mapping[str, Any] | None = None
+    speed: str = "measured"
 
 
 @dataclass(frozen=True, kw_only=True)

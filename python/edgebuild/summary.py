@@ -10,6 +10,7 @@ from edgebuild.bundle.manifest import Variant
 from edgebuild.bundle.pack import PackedParts
 from edgebuild.bundle.reader import Bundle
 from edgebuild.devices.proof import Proof
+from edgebuild.int8_report import chosen_trial, score_of
 from edgebuild.quantization import BackendQuantization
 from edgebuild.report import BuildReport, OutputCheck, VariantReport
 
@@ -62,7 +63,8 @@ def build_report(
         passes={name: count for name, count in passes.items() if count},
         nodes=parts.graphs[0].nodes,
         variants=tuple(
-            _variant_report(bundle, v, proof, exported.original_latency_ms) for v in bundle.manifest.variants
+            _variant_report(bundle, v, proof, exported.original_latency_ms, _accuracy(v, parts, quantized))
+            for v in bundle.manifest.variants
         ),
         assumptions=exported.assumptions,
         notes=tuple(notes),
@@ -104,9 +106,28 @@ def _quantization_notes(quantized: Mapping[str, BackendQuantization]) -> Iterato
             yield f"INT8 for {name}: calibrated on random data, so its accuracy is NOT known"
 
 
-def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms: float | None) -> VariantReport:
+def _accuracy(
+    variant: Variant, parts: PackedParts, quantized: Mapping[str, BackendQuantization]
+) -> Mapping[str, Any] | None:
+    """What the search found for the variant that it judged; None: it judged another scheme, or nothing."""
+    found = quantized.get(variant.backend)
+    judged = found is not None and found.manifest is not None and found.manifest["judged"]
+    lowered = {v.name: v for _, model in parts.lowered for v in model.variants}.get(variant.name)
+    if found is None or not judged or lowered is None or lowered.precision != "int8" or not lowered.measured_here:
+        return None
+    trial = chosen_trial(found.report)
+    return None if trial is None or trial["score"] is None else score_of(trial["score"])
+
+
+def _variant_report(
+    bundle: Bundle,
+    variant: Variant,
+    proof: Proof,
+    original_ms: float | None,
+    accuracy: Mapping[str, Any] | None = None,
+) -> VariantReport:
     measured = proof.measured.get(variant.name)
-    skipped = _why_skipped(proof, variant.name)
+    skipped = _why_skipped(bundle, proof, variant.name)
     latency = None if measured is None else float(measured["latency_s"]["p50"]) * 1e3
     files = bundle.manifest.files
     return VariantReport(
@@ -120,6 +141,8 @@ def _variant_report(bundle: Bundle, variant: Variant, proof: Proof, original_ms:
         size_bytes=sum(files[path].size for path in (variant.model, *variant.data)),
         note=skipped or ("" if latency is not None else _why_not_measured(proof) + _flips(proof, variant.name)),
         decisions=tuple(_decisions(entry) for entry in proof.decisions.get(variant.name, ())),
+        accuracy=accuracy,
+        speed=variant.speed,
     )
 
 
@@ -154,11 +177,21 @@ def _decisions(score: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _why_skipped(proof: Proof, variant: str) -> str:
+def _twin(bundle: Bundle, variant: str) -> str:
+    """That another variant has the same files, for other CPUs; empty: none has."""
+    variants = {v.name: v for v in bundle.manifest.variants}
+    mine = variants[variant]
+    same = [v.name for v in variants.values() if v.model == mine.model and v.name != variant]
+    return f"; it is the same model as {same[0]}, for CPUs with other instructions" if same else ""
+
+
+def _why_skipped(bundle: Bundle, proof: Proof, variant: str) -> str:
     """Why a variant was not run; empty if it was."""
     for entry in proof.verified.get("variants", ()):
         if entry["variant"] == variant:
-            return f"not run here: {entry['reason']}" if entry["result"] == "skipped" else ""
+            if entry["result"] != "skipped":
+                return ""
+            return f"not run here: {entry['reason']}{_twin(bundle, variant)}"
     return "not run"
 
 

@@ -299,7 +299,7 @@ def _nothing(place: Workplace) -> None:
         (_nothing, ["--target", "x86-64", "cnn.pt", "--backend", "onnxruntime", "--backend", "onnxruntime"], 2, "once"),
         (_nothing, ["--target", "x86-64", "cnn.pt", "--input", "image:float33[1,3,8,8]"], 2, "did you mean 'float32'"),
         (_nothing, ["--target", "x86-64", "cnn.pt", "--deadline", "0.2"], 11, "deadline"),
-        (_nothing, ["verify", "cnn.pt"], 3, "is no bundle but a model (TorchScript)"),
+        (_nothing, ["verify", "cnn.pt"], 2, "expected a bundle (.edge, or its folder), got a model (TorchScript)"),
     ],
     ids=lambda value: None if callable(value) or isinstance(value, int) else str(value)[:40],
 )

@@ -9,7 +9,7 @@ import click
 
 from edgebuild.cli import output
 from edgebuild.cli.group import COMMANDS
-from edgebuild.errors import IncompatibleError
+from edgebuild.errors import IncompatibleError, UsageError
 
 if TYPE_CHECKING:
     from edgebuild.bundle.reader import Bundle
@@ -27,8 +27,8 @@ def open_bundle(path: str) -> "Bundle":
         kind = _model_kind(path)
         if kind is None:
             raise
-        msg = f"{path} is no bundle but a model ({kind})"
-        raise BundleError(msg, hint=f"build it first: edgebuild --target x86-64 {path}") from None
+        msg = f"{path}: expected a bundle (.edge, or its folder), got a model ({kind})"
+        raise UsageError(msg, hint=f"build it first: edgebuild --target x86-64 {path}") from None
 
 
 def _model_kind(path: str) -> str | None:

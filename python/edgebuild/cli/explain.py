@@ -11,6 +11,7 @@ from edgebuild.cli import output
 from edgebuild.cli.bundle_argument import open_bundle
 from edgebuild.cli.options import common
 from edgebuild.errors import UsageError
+from edgebuild.int8_report import advice_on_speed
 
 if TYPE_CHECKING:
     from edgebuild.explain.explain import BackendExplanation, Explanation
@@ -154,10 +155,19 @@ def _int8(backend: "BackendExplanation", title: str, *, verbose: bool) -> list[s
         lines += output.wrap(backend.reason, "  ", "  ", output.width())
     if analysis is None:
         return lines
+    chosen = analysis.candidate if analysis.shipped else None
+    advice = advice_on_speed({"search": {"chosen": chosen, "trials": backend.trials}})
+    if advice:
+        lines += output.wrap(f"speed: {advice}", "  ", "  ", output.width())
     which = "what ships" if analysis.shipped else "what came nearest"
     if any(layer.reverted for layer in analysis.layers):
         which += ", as if no layer were left in float"
-    lines += ["", output.heading(f"Why it loses: {analysis.candidate} ({which})")]
+    lines += [
+        "",
+        output.heading(
+            f"{'Where its error comes from' if analysis.shipped else 'Why it loses'}: {analysis.candidate} ({which})"
+        ),
+    ]
     lines += output.wrap(total_text(analysis), "  ", "  ", output.width())
     shown = [f for i, f in enumerate(analysis.findings) if i == 0 or f.share is None or f.share >= _SMALLEST][
         :_FINDINGS

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _NAME_WIDTH = 10
 _BAR_WIDTH = 16
+_SIGN_OF_LIFE_S = 30.0
 # Columns of the live line beside the detail: spinner, name, time and the gaps; and once there are counts, bar and counter.
 _FIXED_WIDTH = 1 + _NAME_WIDTH + 7 + 6
 _COUNTED_WIDTH = _FIXED_WIDTH + _BAR_WIDTH + 22
@@ -40,15 +41,24 @@ def show_progress(*, silent: bool, verbose: bool) -> Iterator[Progress]:
     yield PlainProgress(verbose=verbose)
 
 
+def counter(done: int, total: int, unit: str) -> str:
+    """How far it is: "12 of 70 steps", "1.2 MiB of 28.0 MiB"; without the total where it is not known."""
+    if unit == "bytes":
+        return output.size_text(done) + (f" of {output.size_text(total)}" if total else "")
+    return f"{done} of {total} {unit}" if total else f"{done} {unit}"
+
+
 class PlainProgress:
     """One line when a stage begins; with ``verbose`` how long the one before took."""
 
-    def __init__(self, *, verbose: bool) -> None:
+    def __init__(self, *, verbose: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._verbose = verbose
+        self._clock = clock
         self._last: tuple[str, float] | None = None
+        self._said = clock()
 
     def stage(self, name: str, detail: str = "") -> None:
-        now = time.monotonic()
+        now = self._said = self._clock()
         if self._last is None or self._last[0] != name:
             if self._verbose and self._last is not None:
                 output.echo(f"  {self._last[0]} took {now - self._last[1]:.1f} s", err=True)
@@ -56,7 +66,11 @@ class PlainProgress:
         output.echo(f"{name}: {detail}" if detail else name, err=True)
 
     def advance(self, done: int, total: int, unit: str) -> None:
-        """Says nothing: a log wants no counters."""
+        """A line each half minute: a log wants no counters, but whoever reads it wants to know that it goes on."""
+        if self._last is None or self._clock() - self._said < _SIGN_OF_LIFE_S:
+            return
+        self._said = self._clock()
+        output.echo(f"{self._last[0]}: {counter(done, total, unit)}", err=True)
 
     def note(self, message: str) -> None:
         output.echo(f"note: {message}", err=True)
@@ -88,15 +102,11 @@ class BarProgress:
     def advance(self, done: int, total: int, unit: str) -> None:
         if self._task is None:
             return
-        if unit == "bytes":
-            counter = output.size_text(done) + (f" of {output.size_text(total)}" if total else "")
-        else:
-            counter = f"{done} of {total} {unit}" if total else f"{done} {unit}"
         self._display.update(
             self._task,
             completed=done,
             total=total or None,
-            counter=counter,
+            counter=counter(done, total, unit),
             description=self._fit(self._stage[1], _COUNTED_WIDTH),
         )
 

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild.cli import output
-from edgebuild.report import BuildReport, OutputCheck
+from edgebuild.int8_report import signal_text, verdict
+from edgebuild.report import BuildReport, OutputCheck, VariantReport
 
 _LABEL = 12
 
@@ -24,6 +25,7 @@ def summary(report: BuildReport, *, verbose: bool = False) -> list[str]:
     for exporter, error in report.attempts if verbose else ():
         lines += _field("", f"before, {exporter} failed: {error}")
     lines += _field("graph", _graph(report))
+    lines += _int8(report)
     lines += _field("parity", _checks(report.parity, "exported model against the original"))
     if verbose:
         lines += _check_table(report.parity)
@@ -54,6 +56,14 @@ def _signature(report: BuildReport) -> list[str]:
         top = "or more" if sizes.maximum is None else f"to {sizes.maximum}"
         steps = "" if sizes.step == 1 else f" in steps of {sizes.step}"
         lines += _field("" if number else "symbols", f"{name} = {sizes.minimum} {top}{steps}, best {sizes.best}")
+    return lines
+
+
+def _int8(report: BuildReport) -> list[str]:
+    lines: list[str] = []
+    for name, found in report.quantization.items():
+        text = verdict(found)
+        lines += _field("int8", text if len(report.quantization) == 1 else f"{name}: {text}")
     return lines
 
 
@@ -124,7 +134,8 @@ def _variants(report: BuildReport) -> list[str]:
         rows.append(["original in PyTorch", "", output.milliseconds(original), "1.0x", "", ""])
     for variant in report.variants:
         worst = max(variant.checks, key=_badness, default=None)
-        accuracy = "" if worst is None else f"{worst.max_abs_error:.1e} {'ok' if worst.passed else 'FAILED'}"
+        passed = "" if worst is None else "ok" if worst.passed else "FAILED"
+        error = "" if worst is None else f"{worst.max_abs_error:.1e}"
         rows.append(
             [
                 variant.name,
@@ -132,15 +143,28 @@ def _variants(report: BuildReport) -> list[str]:
                 "-" if variant.latency_ms is None else output.milliseconds(variant.latency_ms),
                 "-" if variant.speed_up is None else f"{variant.speed_up:.1f}x",
                 variant.proof or "UNPROVED",
-                accuracy,
+                f"{_accuracy(variant) or error} {passed}".strip(),
             ]
         )
-    header = ("variant", "model", "latency", "speed", "run", "worst error")
+    header = ("variant", "model", "latency", "speed", "run", "accuracy")
     lines = output.table(header, rows, right=(1, 2, 3))
+    if any(variant.checks or variant.accuracy for variant in report.variants):
+        told = "accuracy: worst error on the goldens against the original"
+        if any(variant.accuracy for variant in report.variants):
+            told += "; of INT8 signal to noise and kept decisions against float, on data held out"
+        lines += output.wrap(told, "  ", "    ", output.width())
     for variant in report.variants:
         if variant.note:
             lines += output.wrap(f"{variant.name}: {variant.note}", "  ", "    ", output.width())
     return lines
+
+
+def _accuracy(variant: VariantReport) -> str:
+    """INT8 against float on what was held out; empty: not known, or no INT8."""
+    if variant.accuracy is None:
+        return ""
+    kept = variant.accuracy["agreement"]
+    return signal_text(variant.accuracy) + ("" if kept is None else f" {kept:.1%}".replace(".0%", "%"))
 
 
 def _shown(bundle: Path) -> str:
@@ -152,7 +176,15 @@ def _shown(bundle: Path) -> str:
 
 
 def _notes(report: BuildReport) -> list[str]:
-    notes = list(report.notes)
+    verdicts = {f"no INT8 variant ships for {name}: {q['reason']}" for name, q in report.quantization.items()}
+    verdicts |= {f"INT8 for {name}: {q['reason']}" for name, q in report.quantization.items()}
+    notes = [note for note in report.notes if note not in verdicts]  # the line on INT8 says them, with figures
+    unproved = [v.name for v in report.variants if v.speed == "unproved"]
+    if len(report.variants) > 1 and unproved:
+        notes.append(
+            f"speed unproved: {', '.join(unproved)}: this machine's times say nothing about the CPUs that {'they are' if len(unproved) > 1 else 'it is'} "
+            "for; `edgerun tune` on the board measures, and the fastest is tried first from then on"
+        )
     if not report.quantization and not any(variant.precision == "int8" for variant in report.variants):
         notes.append("all variants are float; for INT8 add: --int8 --calib FOLDER (docs/quantization.md)")
     return notes

@@ -107,7 +107,7 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         sample_count=len(source.samples),
         assumptions=source.assumptions,
         notes=(*source.notes, *judged.notes),
-        original_latency_ms=_latency_ms(source),
+        original_latency_ms=_latency_ms(source) if request.time_original else None,
         producer=producer_versions(),
     )
     result.write()

@@ -47,6 +47,7 @@ class ModelRequest:
         parity_tolerance: ``(atol, rtol)`` that replaces the derived tolerance; None: derive it.
         opset_max: Highest ONNX opset that every backend of the target supports.
         seed: Of all random inputs.
+        time_original: Whether to measure the original's latency.
     """
 
     path: str | None
@@ -60,6 +61,7 @@ class ModelRequest:
     parity_tolerance: tuple[float, float] | None = None
     opset_max: int = 26
     seed: int = 0
+    time_original: bool = True
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -85,6 +87,7 @@ class ModelRequest:
             "parity_tolerance": self.parity_tolerance,
             "opset_max": self.opset_max,
             "seed": self.seed,
+            "time_original": self.time_original,
         }
 
     @classmethod
@@ -104,4 +107,5 @@ class ModelRequest:
             parity_tolerance=None if tolerance is None else (tolerance[0], tolerance[1]),
             opset_max=data["opset_max"],
             seed=data["seed"],
+            time_original=data["time_original"],
         )

@@ -22,14 +22,19 @@ class Decisions:
         target: The target's name.
         memory_bytes: What a variant needs, by its name: the runner's peak resident memory, rounded up to 16 MiB.
         quantization: By backend what was quantised and how, as ``edgebuild.quantization`` writes it; empty: nothing was asked for.
+        bundle_id: Of the bundle that was built with them; "": not known.
+        samples_sha256: Of its sample inputs and their outputs; "": not known.
     """
 
     target: str
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
+    bundle_id: str = ""
+    samples_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         data = {"schema": SCHEMA, "target": self.target, "memory_bytes": dict(sorted(self.memory_bytes.items()))}
+        data |= {key: getattr(self, key) for key in ("bundle_id", "samples_sha256") if getattr(self, key)}
         return {**data, "quantization": dict(self.quantization)} if self.quantization else data
 
     def text(self) -> str:
@@ -66,7 +71,22 @@ def read_decisions(path: Path, target: str) -> Decisions:
     if not isinstance(quantization, dict) or not all(isinstance(entry, dict) for entry in quantization.values()):
         msg = f"{path}: expected quantization as an object for each backend, got {quantization!r:.80}"
         raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
-    return Decisions(target=target, memory_bytes=memory, quantization=quantization)
+    told = {key: str(data.get(key) or "") for key in ("bundle_id", "samples_sha256")}
+    return Decisions(target=target, memory_bytes=memory, quantization=quantization, **told)
+
+
+def why_other(replayed: Decisions, made: Decisions) -> str:
+    """What to tell the user where replayed decisions gave another bundle than the one that they are from; "": the same, or not known."""
+    if not replayed.bundle_id or replayed.bundle_id == made.bundle_id:
+        return ""
+    text = (
+        f"NOT the same bundle as the decisions are from: {made.bundle_id[:16]}, theirs is {replayed.bundle_id[:16]}; "
+    )
+    if replayed.samples_sha256 and replayed.samples_sha256 != made.samples_sha256:
+        return text + "its sample inputs are others: give the same --sample, --input and --seed as then"
+    return (
+        text + "something else than the samples differs: the model, an option, the target file, or a version of a tool"
+    )
 
 
 def check_variants(decisions: Decisions, path: Path, variants: Sequence[str]) -> None:

@@ -216,8 +216,8 @@ def test_an_empty_cache_is_said_with_what_to_do(explained: Callable[..., Path], 
 def test_a_model_is_told_from_a_bundle(invoke: Invoke, tmp_path: Path) -> None:
     graph = three_convolutions(tmp_path / "net.onnx")
     result = invoke("explain", str(graph))
-    assert result.code == 3
-    assert "no bundle but a model" in result.err
+    assert result.code == 2
+    assert "expected a bundle (.edge, or its folder), got a model (" in result.err
     assert "build it first" in result.err
 
 

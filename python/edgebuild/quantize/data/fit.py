@@ -148,7 +148,7 @@ class Fitter:
             array = self._cast(array, name, wanted, where)
         array = np.require(array, dtype=wanted, requirements=["C", "A"])
         if self.types[name].dtype.startswith(("float", "bfloat", "complex")):
-            _check_finite(array, name, where)
+            check_finite(array, name, where)
         return array
 
     def _cast(self, array: Array, name: str, wanted: np.dtype[Any], where: str) -> Array:
@@ -164,7 +164,7 @@ class Fitter:
             with np.errstate(all="ignore"):  # what overflows is found below, with its place
                 made = array.astype(wanted)
             if floats and np.isfinite(array).all():
-                _check_finite(made, name, where, f"a value beyond {ours}")
+                check_finite(made, name, where, f"a value beyond {ours}")
             if widening and (_wrapped(array, made) or not np.array_equal(made.astype(got), array)):
                 value = array.reshape(-1)[np.argmax((made.astype(object) != array.astype(object)).reshape(-1))]
                 msg = f"{where}: input '{name}': {value} ({got}) is beyond {ours}"
@@ -219,7 +219,7 @@ def _wrapped(array: Array, made: Array) -> bool:
     return int(array.min()) != int(made.min()) or int(array.max()) != int(made.max())
 
 
-def _check_finite(array: Array, name: str, where: str, what: str = "") -> None:
+def check_finite(array: Array, name: str, where: str, what: str = "") -> None:
     finite = np.isfinite(array)
     if finite.all():
         return
