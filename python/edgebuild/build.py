@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgebuild.backends.lowering import LoweredModel, lower_float
 from edgebuild.backends.registry import check_options, find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, content_key, file_sha256
-from edgebuild.devices.held_out import HeldOut, judged_variants
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
@@ -31,6 +30,9 @@ from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
 from edgebuild.targets import BackendSpec, TargetSpec, load_target
+
+if TYPE_CHECKING:
+    from edgebuild.devices.held_out import HeldOut
 
 
 def build(
@@ -220,6 +222,8 @@ def build_from_request(
         held_out: dict[str, HeldOut] = {}
         for spec, result, (graph, _) in zip(specs, quantized, graphs, strict=False):
             if place.emulator is not None and options.quantize is not None:
+                from edgebuild.devices.held_out import judged_variants
+
                 held_out |= judged_variants(target, spec, result, graph.path, options.quantize, cache)
         proof, hit = prove(
             staged,

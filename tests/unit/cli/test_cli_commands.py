@@ -231,6 +231,60 @@ def test_summary_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, columns: int
     assert any("UNPROVED" in line for line in lines)
 
 
+@pytest.mark.parametrize("columns", [80, 160])
+def test_the_summary_gives_int8_with_its_accuracy_and_its_speed_over_float(
+    monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setattr(output, "width", lambda: columns)
+    score = {"outputs": [{"sqnr_db": 33.04, "agreement": 1.0, "decisions": 200}], "value": None, "float_value": None}
+    trial = {
+        "name": "static",
+        "fits": True,
+        "score": score,
+        "speed": {"ratio": 2.5, "low": 2.4, "high": 2.6},
+        "reverted": [],
+    }
+    accuracy = {"sqnr_db": 33.04, "agreement": 1.0, "decisions": 200, "score": None, "float_score": None}
+    report = build_report(
+        quantization={
+            "onnxruntime": {
+                "reason": "",
+                "manifest": {"judged": True},
+                "search": {"chosen": "static", "trials": [trial]},
+            }
+        },
+        variants=(
+            variant_report(name="onnxruntime-int8", precision="int8", accuracy=accuracy),
+            variant_report(name="onnxruntime-int8-7bit", precision="int8", speed="unproved"),
+            variant_report(),
+        ),
+    )
+    lines = summary.summary(report)
+    assert max(map(len, lines)) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "int8 static; 33.0 dB, 100.0% of 200 decisions as float; 2.50 times the speed of float" in text
+    assert any(line.strip().startswith("onnxruntime-int8 ") and line.endswith("33.0 dB 100% ok") for line in lines)
+    assert "speed unproved: onnxruntime-int8-7bit:" in text
+    assert "`edgerun tune` on the board" in text
+    assert "all variants are float" not in text
+
+
+def test_the_summary_says_with_figures_why_int8_does_not_ship() -> None:
+    trial = {
+        "name": "static",
+        "fits": False,
+        "score": None,
+        "speed": {"ratio": 0.7, "low": 0.6, "high": 0.8},
+        "reverted": [],
+    }
+    why = "every quantised form is slower than float here"
+    found = {"reason": why, "manifest": None, "search": {"chosen": None, "trials": [trial]}}
+    note = f"no INT8 variant ships for onnxruntime: {why}"
+    text = "\n".join(summary.summary(build_report(quantization={"onnxruntime": found}, notes=(note,))))
+    assert f"does NOT ship: {why}. Nearest: static: 0.70 times the speed of float (0.60 to 0.80: SLOWER)" in text
+    assert text.count(why) == 1
+
+
 def test_verbose_summary_says_what_other_exporters_failed_on() -> None:
     report = build_report(attempts=(("torch.export", "no kernel"), ("strict", "a guard")))
     assert "before, torch.export failed: no kernel" in "\n".join(summary.summary(report, verbose=True))

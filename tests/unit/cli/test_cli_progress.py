@@ -107,3 +107,20 @@ def test_plain_progress_tells_times_only_if_asked(capsys: pytest.CaptureFixture[
         lines.stage("export", "b")
         lines.stage("prove")
         assert ("export took" in capsys.readouterr().err) is verbose
+
+
+def test_a_log_hears_of_a_long_step_every_half_minute(capsys: pytest.CaptureFixture[str]) -> None:
+    now = [0.0]
+    progress = PlainProgress(verbose=False, clock=lambda: now[0])
+    progress.advance(1, 70, "steps")  # before any stage: nothing to say
+    progress.stage("runner", "x86_64-linux-gnu")
+    for step in range(1, 71):
+        now[0] += 2.0
+        progress.advance(step, 70, "steps")
+    assert capsys.readouterr().err.splitlines() == [
+        "runner: x86_64-linux-gnu",
+        "runner: 15 of 70 steps",
+        "runner: 30 of 70 steps",
+        "runner: 45 of 70 steps",
+        "runner: 60 of 70 steps",
+    ]

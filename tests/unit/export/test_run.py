@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,9 @@ def test_python_object_is_exported_in_this_process_without_noise(tmp_path, capfd
     result = export_model(ModelRequest(path=None, inputs=given), tmp_path, module=module)
     assert all(p.passed for p in result.parity)
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("timed", [True, False])
+def test_the_original_is_timed_only_if_that_is_asked_for(factories: Path, tmp_path: Path, timed: bool) -> None:
+    wanted = replace(request(factories, "good"), time_original=timed)
+    assert (export_model(wanted, tmp_path / "out").original_latency_ms is not None) == timed

@@ -8,7 +8,7 @@ import pytest
 
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
-from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions
+from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 
 QUANTIZATION = {"onnxruntime": {"plan": {"modes": {"a": "static"}}, "suffixes": ["", "-7bit"], "reason": ""}}
 
@@ -87,3 +87,19 @@ def test_what_was_measured_is_rounded_up_and_kept(tmp_path: Path) -> None:
         decide("board", ["key", 2], cache, never)
     with pytest.raises(AssertionError):
         decide("other", ["key", 1], cache, never)
+
+
+def test_a_replay_that_gives_another_bundle_says_so_and_what_differs(tmp_path: Path) -> None:
+    made = Decisions(target="board", memory_bytes={"a": 1}, bundle_id="a" * 64, samples_sha256="1" * 64)
+    path = tmp_path / "d.json"
+    path.write_text(made.text(), encoding="utf-8")
+    replayed = read_decisions(path, "board")
+    assert replayed == made
+    assert why_other(replayed, made) == ""
+    samples = why_other(replayed, Decisions(target="board", bundle_id="b" * 64, samples_sha256="2" * 64))
+    assert (
+        "bbbbbbbbbbbbbbbb, theirs is aaaaaaaaaaaaaaaa; its sample inputs are others: give the same --sample" in samples
+    )
+    other = why_other(replayed, Decisions(target="board", bundle_id="b" * 64, samples_sha256="1" * 64))
+    assert "something else than the samples differs" in other
+    assert why_other(Decisions(target="board"), made) == ""  # written by an earlier version

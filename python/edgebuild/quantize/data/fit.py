@@ -220,6 +220,7 @@ def _wrapped(array: Array, made: Array) -> bool:
 
 
 def check_finite(array: Array, name: str, where: str, what: str = "") -> None:
+    """Raises CalibrationError at the first value that is no finite number; ``what`` it is called instead of NaN or infinity."""
     finite = np.isfinite(array)
     if finite.all():
         return
