@@ -199,7 +199,7 @@ def build_from_request(
         lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
         quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
         preprocessing=preprocessing,
-        engines=_engines(target, specs, cache),
+        engines=_engines(target, specs, cache, progress),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
@@ -297,10 +297,12 @@ def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
     return specs
 
 
-def _engines(target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache) -> dict[str, EngineFiles]:
+def _engines(
+    target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache, progress: Progress
+) -> dict[str, EngineFiles]:
     """Engine libraries by backend name."""
     return {
-        spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache)
+        spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache, progress)
         for spec in specs
         if (engine := find_backend(spec.name).ENGINE) is not None
     }

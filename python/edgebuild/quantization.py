@@ -170,7 +170,7 @@ def _graphs(
 
     machine = this_machine()
     pin = engine_pin(_JUDGES, target_version(target, spec), machine.arch)
-    opener = partial(open_graph, engine=judging_engine(target, spec, cache), cache=cache)
+    opener = partial(open_graph, engine=judging_engine(target, spec, cache), version=pin.version, cache=cache)
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     features = machine.features if runs_here else ()
     stands_for = content_key(graph_sha256(optimized.path), [{**vars(scheme)} for scheme in schemes])

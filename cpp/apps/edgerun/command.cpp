@@ -9,7 +9,11 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 
+#include "bundle/bundle.hpp"
+#include "held_stderr.hpp"
+#include "loader.hpp"
 #include "runner/access.hpp"
 #include "signals.hpp"
 
@@ -145,9 +149,22 @@ edgebuild::RunOptions run_options(const CommonOptions& options) {
   return run;
 }
 
+Result<Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOptions& load) {
+  std::optional<HeldStderr> held;
+  return edgebuild::RunnerAccess::load(options.bundle, load, [&](const edgebuild::bundle::Bundle& bundle) -> Status {
+    EDGEBUILD_RETURN_IF_ERROR(enter_loader(bundle));
+    const auto& variants = bundle.manifest().variants;
+    const bool noisy = std::any_of(variants.begin(), variants.end(), [](const auto& variant) {
+      return variant.engine && !variant.engine->needed.empty();
+    });
+    if (noisy && !options.verbose) held.emplace();
+    return {};
+  });
+}
+
 Result<Runner> load_runner(const CommonOptions& options) {
   arm_hard_deadline(options);
-  Result<Runner> runner = Runner::load(options.bundle, load_options(options));
+  Result<Runner> runner = load_bundle(options, load_options(options));
   if (!runner.ok()) return runner;
   // Those that were passed over have been said as warnings, with their reasons, while it loaded.
   std::fprintf(stderr, "edgerun: variant %s (%s %s)\n", runner.value().variant_name().c_str(),

@@ -82,6 +82,9 @@ int report_error(const std::string& command, bool json, const edgebuild::Status&
 edgebuild::Status print(const std::string& text);
 
 [[nodiscard]] edgebuild::LoadOptions load_options(const CommonOptions& options);
+/// Runner::load of the bundle as this program does it: on the C library that the bundle brings, if it brings one, and
+/// without the noise of its engine (but with --verbose).
+edgebuild::Result<edgebuild::Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOptions& load);
 /// Loads within the deadline; says on stderr which variant was taken and why others were passed over.
 edgebuild::Result<edgebuild::Runner> load_runner(const CommonOptions& options);
 /// The deadline of a run that begins now.

@@ -82,7 +82,13 @@ std::string to_json(const Bundle& bundle, const CommonOptions& options) {
   json.member("name", manifest.name).key("producer");
   write_map(json, manifest.producer);
   json.key("target").begin_object().member("name", manifest.target_name).member("arch", manifest.arch);
-  json.member("triple", manifest.triple).end_object().key("required_features");
+  json.member("triple", manifest.triple);
+  if (manifest.loader) {
+    json.key("loader").begin_object().member("program", manifest.loader->program).key("libraries");
+    write_list(json, manifest.loader->libraries);
+    json.member("glibc", manifest.loader->glibc).end_object();
+  }
+  json.end_object().key("required_features");
   write_list(json, manifest.required_features);
   json.key("optional_features");
   write_list(json, manifest.optional_features);

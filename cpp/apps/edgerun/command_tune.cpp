@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "command.hpp"
+#include "loader.hpp"
 #include "machine.hpp"
 #include "measure.hpp"
 #include "order.hpp"
@@ -260,6 +261,7 @@ class Tuner {
 Status tune_command(const TuneOptions& options, int& exit_code) {
   Result<Bundle> bundle = Bundle::open(options.bundle);
   if (!bundle.ok()) return bundle.status();
+  EDGEBUILD_RETURN_IF_ERROR(enter_loader(bundle.value()));
   Tuner tuner(options, bundle.value());
   EDGEBUILD_RETURN_IF_ERROR(tuner.run());
   EDGEBUILD_RETURN_IF_ERROR(print(options.json ? tuner.to_json() : tuner.to_text()));

@@ -5,6 +5,7 @@
 #include "bundle/bundle.hpp"
 #include "command.hpp"
 #include "golden.hpp"
+#include "loader.hpp"
 #include "order.hpp"
 #include "signals.hpp"
 #include "table.hpp"
@@ -168,7 +169,7 @@ class Verifier {
     load.variant = variant.name;
     load.allow_fallback = false;
     arm_hard_deadline(options_);
-    Result<Runner> runner = Runner::load(options_.bundle, load);
+    Result<Runner> runner = load_bundle(options_, load);
     const bool must_run =
         options_.all_variants || options_.no_fallback || !options_.backend.empty() || !options_.variant.empty();
     if (!runner.ok()) {
@@ -219,6 +220,9 @@ class Verifier {
 Status verify_command(const VerifyOptions& options, int& exit_code) {
   Result<Bundle> bundle = Bundle::open(options.bundle);
   if (!bundle.ok()) return bundle.status();
+  // Now, before anything is hashed twice. If the loader does not start, no variant will run, and each then says so.
+  const Status entered = enter_loader(bundle.value());
+  if (!entered.ok() && entered.code() != Code::kIncompatible) return entered;
   Verifier verifier(options, bundle.value());
   EDGEBUILD_RETURN_IF_ERROR(verifier.run());
   EDGEBUILD_RETURN_IF_ERROR(print(options.json ? verifier.to_json() : verifier.to_text()));

@@ -8,6 +8,7 @@
 #include <new>
 
 #include "arguments.hpp"
+#include "loader.hpp"
 #include "signals.hpp"
 
 namespace {
@@ -35,7 +36,7 @@ int execute(Command& command, const std::string& name, bool json, std::chrono::s
 }
 
 int run_program(int argc, char** argv) {
-  const auto started = std::chrono::steady_clock::now();
+  const auto started = keep_arguments(argv);
   const std::string name = command_name(argc, argv);
   const bool json = wants_json(argc, argv);
   try {

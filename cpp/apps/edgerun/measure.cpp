@@ -69,7 +69,7 @@ Status Meter::try_load(std::size_t index) {
   load.allow_fallback = false;
   if (threads_ > 0) load.options["intra_op_threads"] = std::to_string(threads_);
   arm_hard_deadline(options_);
-  Result<Runner> runner = Runner::load(options_.bundle, load);
+  Result<Runner> runner = load_bundle(options_, load);
   set_hard_deadline(0.0);
   if (!runner.ok()) return runner.status();
   loaded_[index] = std::make_unique<Loaded>(std::move(runner).value());

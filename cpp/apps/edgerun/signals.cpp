@@ -30,6 +30,7 @@ struct Text {
 Text g_interrupted;
 Text g_deadline;
 bool g_json = false;
+std::atomic<int> g_messages{STDERR_FILENO};
 
 Text keep(const std::string& text) {
   char* copy = ::strdup(text.c_str());
@@ -37,9 +38,10 @@ Text keep(const std::string& text) {
 }
 
 void write_text(const Text& text) {
+  const int to = g_json ? STDOUT_FILENO : g_messages.load(std::memory_order_relaxed);
   std::size_t done = 0;
   while (done < text.size) {
-    const ssize_t written = ::write(g_json ? STDOUT_FILENO : STDERR_FILENO, text.data + done, text.size - done);
+    const ssize_t written = ::write(to, text.data + done, text.size - done);
     if (written <= 0) return;
     done += static_cast<std::size_t>(written);
   }
@@ -91,6 +93,8 @@ void install_signal_handlers(const char* command, bool json) {
   handle(SIGALRM);
   ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then an error of write(), like a full disk
 }
+
+void set_message_descriptor(int fd) { g_messages.store(fd, std::memory_order_relaxed); }
 
 int remove_on_signal(const std::string& path) {
   const char* copy = ::strdup(path.c_str());

@@ -14,6 +14,9 @@ inline constexpr int kExitInterrupted = 130;
 /// `command` that says so is a JSON object on stdout.
 void install_signal_handlers(const char* command, bool json);
 
+/// Where handlers write their messages, unless those are JSON; at first stderr.
+void set_message_descriptor(int fd);
+
 /// Registers a file for removal at a signal; at most 4,096 at a time. @return Its slot, or -1 if there is none left.
 int remove_on_signal(const std::string& path);
 /// Undoes `remove_on_signal`.

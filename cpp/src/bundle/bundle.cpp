@@ -118,7 +118,8 @@ Result<FileDescriptor> Bundle::open_file(const std::string& path) const {
   return fd;
 }
 
-Result<FileDescriptor> Bundle::open_external(const Engine& engine) const {
+Result<FileDescriptor> Bundle::open_external(const Engine& engine, const std::string& file,
+                                             const FileEntry& entry) const {
   Status mismatch;
   std::string_view rest = runtime_path_;
   while (!rest.empty()) {
@@ -126,22 +127,21 @@ Result<FileDescriptor> Bundle::open_external(const Engine& engine) const {
     const std::string folder(rest.substr(0, colon));
     rest = colon == std::string_view::npos ? std::string_view() : rest.substr(colon + 1);
     if (folder.empty()) continue;
-    const std::string path = folder + "/" + engine.library;
+    const std::string path = folder + "/" + file;
     FileDescriptor fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
     if (fd.get() < 0) {
       const Status status = errno_status(errno, path, Code::kNotFound);
       if (status.code() == Code::kResourceExhausted) return status;
       continue;
     }
-    const Result<std::shared_ptr<const MappedFile>> mapped =
-        map_checked(fd.get(), engine.external_file, path, counters());
+    const Result<std::shared_ptr<const MappedFile>> mapped = map_checked(fd.get(), entry, path, counters());
     if (mapped.ok()) return fd;
     if (mapped.status().code() == Code::kResourceExhausted) return mapped.status();
     if (mismatch.ok()) mismatch = Status(Code::kIncompatible, mapped.status().message());
   }
   if (!mismatch.ok()) return mismatch.with_context("the engine " + engine.name + " " + engine.version);
-  return Status(Code::kNotFound, engine.library + " (" + engine.name + " " + engine.version + ", SHA-256 " +
-                                     engine.external_file.sha256 + ") is in no folder of EDGEBUILD_RUNTIME_PATH" +
+  return Status(Code::kNotFound, file + " (" + engine.name + " " + engine.version + ", SHA-256 " + entry.sha256 +
+                                     ") is in no folder of EDGEBUILD_RUNTIME_PATH" +
                                      (runtime_path_.empty() ? ", which is not set" : ": " + runtime_path_));
 }
 

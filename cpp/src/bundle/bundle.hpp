@@ -74,7 +74,11 @@ class Bundle {
   Result<FileDescriptor> open_file(const std::string& path) const;
   /// Finds an external engine library in the runtime path, checked likewise; links are followed, as the hash decides.
   /// @return kNotFound (nowhere under this name); kIncompatible (only with another size or hash).
-  Result<FileDescriptor> open_external(const Engine& engine) const;
+  Result<FileDescriptor> open_external(const Engine& engine) const {
+    return open_external(engine, engine.library, engine.external_file);
+  }
+  /// The same for one of the libraries that the engine needs.
+  Result<FileDescriptor> open_external(const Engine& engine, const std::string& file, const FileEntry& entry) const;
   /// Checks every file; of a bundle that was given as an archive, those inside the archive as well as the unpacked
   /// ones. `progress` (may be empty) hears each path with the bytes done and in all.
   Status verify(const std::function<void(const std::string&, std::uint64_t, std::uint64_t)>& progress = {}) const;

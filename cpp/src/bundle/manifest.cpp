@@ -152,6 +152,10 @@ void read_manifest(ManifestReader& reader, const Value& top, Manifest& manifest)
   // Files first, because variants and goldens refer to them.
   const auto files = reader.required(top, "files");
   if (files) read_files(reader, *files, manifest);
+  if (!reader.ok()) return;
+  if (const auto target = reader.required(top, "target")) {
+    if (const auto loader = ManifestReader::member(*target, "loader")) read_loader(reader, *loader, manifest);
+  }
   if (const auto signature = reader.required(top, "signature")) read_signature(reader, *signature, manifest.signature);
   if (!reader.ok()) return;
   if (const auto value = reader.required(top, "preprocessing")) read_preprocessing(reader, *value, manifest);

@@ -24,13 +24,27 @@ struct FileEntry {
   bool executable = false;
 };
 
+/// A library that an engine needs: a path of the bundle or an external file's name, as the engine's own.
+struct NeededLibrary {
+  std::string library;
+  FileEntry external_file;
+};
+
 /// An engine library; bundled (a path of the bundle) or external (looked up by name and hash).
 struct Engine {
   std::string name;
   std::string version;
   bool external = false;
-  std::string library;      ///< Path in the bundle, or the external file's name.
-  FileEntry external_file;  ///< If external.
+  std::string library;                ///< Path in the bundle, or the external file's name.
+  FileEntry external_file;            ///< If external.
+  std::vector<NeededLibrary> needed;  ///< Each after what it needs itself.
+};
+
+/// A C library that the bundle brings because the board's own one is too old for the engine. Paths of the bundle.
+struct Loader {
+  std::string program;
+  std::vector<std::string> libraries;
+  std::string glibc;
 };
 
 struct Requirements {
@@ -82,6 +96,7 @@ struct Manifest {
   std::string target_name;
   std::string arch;
   std::string triple;
+  std::optional<Loader> loader;
   std::map<std::string, std::string> producer;
   std::vector<std::string> required_features;
   std::vector<std::string> optional_features;

@@ -21,6 +21,7 @@ inline constexpr std::size_t kMaxVariants = 64;
 inline constexpr std::size_t kMaxInputs = 1024;
 inline constexpr std::size_t kMaxOutputs = 1024;
 inline constexpr std::size_t kMaxGoldens = 256;
+inline constexpr std::size_t kMaxLibraries = 256;
 inline constexpr std::size_t kMaxNameBytes = 1024;
 inline constexpr std::size_t kMaxPathBytes = 240;
 inline constexpr std::size_t kMaxPathSegments = 16;
@@ -76,6 +77,7 @@ class ManifestReader {
 
 // The parts of a manifest, each in a file of its own. All record errors in `reader`.
 void read_files(ManifestReader& reader, const json::Value& files, Manifest& manifest);
+void read_loader(ManifestReader& reader, const json::Value& loader, Manifest& manifest);
 void read_signature(ManifestReader& reader, const json::Value& signature, Signature& out);
 void read_variants(ManifestReader& reader, const json::Value& variants, Manifest& manifest);
 void read_preprocessing(ManifestReader& reader, const json::Value& preprocessing, Manifest& manifest);

@@ -7,6 +7,22 @@ using json::Value;
 
 namespace {
 
+std::string last_segment(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
+NeededLibrary read_library(ManifestReader& reader, const Value& value, bool external, const Manifest& manifest) {
+  NeededLibrary out;
+  if (!external) {
+    out.library = reader.reference(value, manifest);
+    return out;
+  }
+  if (const auto file = reader.required(value, "file")) out.library = reader.segment(*file);
+  if (const auto size = reader.required(value, "size")) {
+    out.external_file.size = static_cast<std::uint64_t>(reader.integer(*size, 0));
+  }
+  if (const auto hash = reader.required(value, "sha256")) out.external_file.sha256 = reader.sha256(*hash);
+  return out;
+}
+
 Engine read_engine(ManifestReader& reader, const Value& value, const Manifest& manifest) {
   Engine engine;
   if (const auto name = reader.required(value, "name")) engine.name = reader.string(*name);
@@ -16,15 +32,20 @@ Engine read_engine(ManifestReader& reader, const Value& value, const Manifest& m
   if (!linkage || !library) return engine;
   engine.external = reader.one_of(*linkage, {"bundled", "external"}) == 1;
   if (!reader.ok()) return engine;
-  if (!engine.external) {
-    engine.library = reader.reference(*library, manifest);
-    return engine;
+  NeededLibrary main = read_library(reader, *library, engine.external, manifest);
+  std::set<std::string> names{last_segment(main.library)};
+  engine.library = std::move(main.library);
+  engine.external_file = std::move(main.external_file);
+  const auto needed = ManifestReader::member(value, "needed");
+  if (!needed || !reader.expect(*needed, Kind::kArray)) return engine;
+  reader.at_most(*needed, kMaxLibraries, "libraries");
+  for (const Value one : *needed) {
+    if (!reader.ok()) return engine;
+    engine.needed.push_back(read_library(reader, one, engine.external, manifest));
+    if (reader.ok() && !names.insert(last_segment(engine.needed.back().library)).second) {
+      reader.fail(one, "two libraries of the engine have the same name");
+    }
   }
-  if (const auto file = reader.required(*library, "file")) engine.library = reader.segment(*file);
-  if (const auto size = reader.required(*library, "size")) {
-    engine.external_file.size = static_cast<std::uint64_t>(reader.integer(*size, 0));
-  }
-  if (const auto hash = reader.required(*library, "sha256")) engine.external_file.sha256 = reader.sha256(*hash);
   return engine;
 }
 
@@ -122,6 +143,34 @@ Variant read_variant(ManifestReader& reader, const Value& value, const Manifest&
 }
 
 }  // namespace
+
+void read_loader(ManifestReader& reader, const Value& value, Manifest& manifest) {
+  Loader loader;
+  std::set<std::string> names;
+  const auto take = [&](const Value& at) {
+    std::string path = reader.reference(at, manifest);
+    if (!reader.ok()) return path;
+    if (!path.starts_with("lib/")) reader.fail(at, "expected a path in lib/");
+    if (!names.insert(last_segment(path)).second) reader.fail(at, "two libraries have the same name");
+    return path;
+  };
+  if (const auto program = reader.required(value, "program")) {
+    loader.program = take(*program);
+    if (reader.ok() && !manifest.files.at(loader.program).executable) {
+      reader.fail(*program, "expected a file of mode 0755");
+    }
+  }
+  if (const auto libraries = reader.required(value, "libraries");
+      libraries && reader.expect(*libraries, Kind::kArray)) {
+    reader.at_most(*libraries, kMaxLibraries, "libraries");
+    for (const Value library : *libraries) {
+      if (!reader.ok()) return;
+      loader.libraries.push_back(take(library));
+    }
+  }
+  if (const auto glibc = reader.required(value, "glibc")) loader.glibc = reader.dotted_pair(*glibc);
+  manifest.loader = std::move(loader);
+}
 
 void read_variants(ManifestReader& reader, const Value& variants, Manifest& manifest) {
   if (!reader.expect(variants, Kind::kArray)) return;

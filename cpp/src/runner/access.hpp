@@ -4,6 +4,7 @@
 #define EDGEBUILD_SRC_RUNNER_ACCESS_HPP_
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string_view>
 
@@ -12,7 +13,14 @@
 
 namespace edgebuild {
 
+namespace bundle {
+class Bundle;
+}
+
 struct RunnerAccess {
+  /// Runner::load that shows the opened bundle before anything of it is loaded, and ends if `opened` does not agree.
+  static Result<Runner> load(const std::string& path, const LoadOptions& options,
+                             const std::function<Status(const bundle::Bundle&)>& opened);
   /// Runner::run on plain values; the same contract.
   static Status run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
                     const RunOptions& options);

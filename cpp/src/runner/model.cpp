@@ -17,6 +17,13 @@ Result<std::shared_ptr<BackendInstance>> start_backend(const bundle::Bundle& bun
   if (!api.ok()) return api.status();
   if (!variant.engine) return open_backend(api.value(), std::nullopt, std::nullopt);
   const bundle::Engine& engine = *variant.engine;
+  for (const bundle::NeededLibrary& needed : engine.needed) {
+    Result<bundle::FileDescriptor> file = engine.external
+                                              ? bundle.open_external(engine, needed.library, needed.external_file)
+                                              : bundle.open_file(needed.library);
+    if (!file.ok()) return file.status();
+    EDGEBUILD_RETURN_IF_ERROR(load_needed(std::move(file).value(), needed.library));
+  }
   Result<bundle::FileDescriptor> file =
       engine.external ? bundle.open_external(engine) : bundle.open_file(engine.library);
   if (!file.ok()) return file.status();

@@ -120,6 +120,14 @@ Result<const eb_backend_api*> load_plugin(bundle::FileDescriptor file, const std
   return api;
 }
 
+Status load_needed(bundle::FileDescriptor file, const std::string& path) {
+  Result<std::string> library = library_path(std::move(file));
+  if (!library.ok()) return library.status();
+  if (dlopen(library.value().c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return {};
+  const char* const reason = dlerror();
+  return Status(Code::kIncompatible, path + " can't be loaded: " + (reason != nullptr ? reason : "unknown"));
+}
+
 Result<std::shared_ptr<BackendInstance>> open_backend(const eb_backend_api* api,
                                                       const std::optional<std::string>& library,
                                                       const std::optional<std::string>& version) {

@@ -41,6 +41,13 @@ Result<const eb_backend_api*> load_plugin(bundle::FileDescriptor file, const std
 /// another file: descriptors that went to dlopen() are kept open, one for each file.
 Result<std::string> library_path(bundle::FileDescriptor file);
 
+/// Loads a library whose bytes behind `file` have been hashed, so that libraries that need it find it by its SONAME. It
+/// stays loaded until the process ends.
+///
+/// What an engine needs is loaded so, one by one, each after what it needs itself: then the dynamic linker has nothing
+/// left to look for in folders, where nobody has hashed anything.
+Status load_needed(bundle::FileDescriptor file, const std::string& path);
+
 /// A backend that was created, shared by the runners that use the same engine library.
 struct BackendInstance {
   const eb_backend_api* api = nullptr;

@@ -62,13 +62,19 @@ Runner& Runner::operator=(Runner&&) noexcept = default;
 Runner::~Runner() = default;
 
 Result<Runner> Runner::load(const std::string& path, const LoadOptions& options) {
+  return RunnerAccess::load(path, options, {});
+}
+
+Result<Runner> RunnerAccess::load(const std::string& path, const LoadOptions& options,
+                                  const std::function<Status(const bundle::Bundle&)>& opened_hook) {
   const auto log = options.log ? std::make_shared<const LogFunction>(options.log) : nullptr;
   if (log != nullptr) runner::set_background_log(log);
   const runner::LogScope scope(log);
   EDGEBUILD_RETURN_IF_ERROR(check_state_dir(options.state_dir));
   Result<bundle::Bundle> opened = bundle::Bundle::open(path, {options.cache_dir, options.runtime_path});
   if (!opened.ok()) return opened.status();
-  auto impl = std::make_unique<Impl>(std::move(opened).value());
+  if (opened_hook) EDGEBUILD_RETURN_IF_ERROR(opened_hook(opened.value()));
+  auto impl = std::make_unique<Runner::Impl>(std::move(opened).value());
   impl->log = log;
   EDGEBUILD_RETURN_IF_ERROR(runner::select_variant(impl->bundle, options, &impl->choice).with_context(path));
   impl->variant = impl->choice.variant;

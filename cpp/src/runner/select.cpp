@@ -9,6 +9,10 @@
 namespace edgebuild::runner {
 namespace {
 
+/// A process can't change its C library any more, so only a program that starts anew through the bundle's loader can.
+constexpr char kOwnLibcAlone[] =
+    "; the bundle brings a C library of its own, with which only its bin/edgerun can start";
+
 /// Whether the next variant may serve when this one failed so. Damage and wrong usage are never passed over in silence.
 bool may_fall_back(Code code) noexcept {
   return code == Code::kIncompatible || code == Code::kUnsupported || code == Code::kNotFound ||
@@ -68,7 +72,7 @@ Status load_first(const bundle::Bundle& bundle, const LoadOptions& options, cons
   for (const bundle::Variant* candidate : ordered) {
     Status failure;
     if (const std::optional<std::string> missing = missing_requirement(candidate->requires_, machine)) {
-      failure = Status(Code::kIncompatible, *missing);
+      failure = Status(Code::kIncompatible, *missing + (bundle.manifest().loader ? kOwnLibcAlone : ""));
     } else {
       Result<std::unique_ptr<LoadedModel>> loaded = LoadedModel::load(bundle, *candidate, options.options);
       if (loaded.ok()) {

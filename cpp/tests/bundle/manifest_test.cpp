@@ -64,6 +64,38 @@ TEST_CASE("a sound manifest is read into the structs") {
   CHECK(!manifest.files.at("model/m.onnx").executable);
 }
 
+TEST_CASE("a C library of the bundle's own and what an engine needs are read in their order") {
+  Json manifest =
+      changed({"/target/loader", R"({"program": "lib/ld.so", "libraries": ["lib/libc.so.6"], "glibc": "2.41"})"});
+  const std::string hash(64, 'a');
+  manifest["variants"][0]["engine"]["needed"] = Json::array(
+      {{{"file", "libz.so.1"}, {"size", 3}, {"sha256", hash}}, {{"file", "a.so"}, {"size", 4}, {"sha256", hash}}});
+  const Result<Manifest> external = parse_manifest(manifest.dump());
+  REQUIRE_MESSAGE(external.ok(), external.status().message());
+  REQUIRE(external.value().loader);
+  CHECK(external.value().loader->program == "lib/ld.so");
+  CHECK(external.value().loader->libraries == std::vector<std::string>{"lib/libc.so.6"});
+  CHECK(external.value().loader->glibc == "2.41");
+  const Engine& engine = *external.value().variants[0].engine;
+  REQUIRE(engine.needed.size() == 2);
+  CHECK(engine.needed[0].library == "libz.so.1");
+  CHECK(engine.needed[0].external_file.size == 3);
+  CHECK(engine.needed[1].library == "a.so");
+  CHECK(engine.needed[1].external_file.sha256 == hash);
+
+  manifest["variants"][0]["engine"] = {{"name", "e"},
+                                       {"version", "1"},
+                                       {"linkage", "bundled"},
+                                       {"library", "bin/edgerun"},
+                                       {"needed", {"lib/libc.so.6", "licenses/empty.txt"}}};
+  const Result<Manifest> bundled = parse_manifest(manifest.dump());
+  REQUIRE_MESSAGE(bundled.ok(), bundled.status().message());
+  const Engine& second = *bundled.value().variants[0].engine;
+  REQUIRE(second.needed.size() == 2);
+  CHECK(second.needed[0].library == "lib/libc.so.6");
+  CHECK(second.needed[1].library == "licenses/empty.txt");
+}
+
 TEST_CASE("what the format leaves open is accepted") {
   const Change changes[] = {
       {"/unknown", "{\"x\": [1, 2.5]}"},
@@ -147,6 +179,19 @@ TEST_CASE("each broken rule is refused as corrupt, and the message names the key
       {{"/variants/0/engine/linkage", "\"bundled\""}, "variants[0].engine.library"},
       {{"/variants/0/engine/library/file", "\"../x\""}, "variants[0].engine.library.file"},
       {{"/variants/0/engine/library/sha256", "\"AB\""}, "variants[0].engine.library.sha256"},
+      {{"/variants/0/engine/needed", "null"}, "variants[0].engine.needed"},
+      {{"/variants/0/engine/needed", "[\"bin/edgerun\"]"}, "variants[0].engine.needed[0]"},
+      {{"/variants/0/engine/needed", "[{\"file\": \"a.so\", \"size\": 1, \"sha256\": \"ab\"}]"}, "needed[0].sha256"},
+      {{"/target/loader", "null"}, "target.loader"},
+      {{"/target/loader", "{\"program\": \"lib/ld.so\", \"libraries\": []}"}, "target.loader"},
+      {{"/target/loader", "{\"program\": \"lib/libc.so.6\", \"libraries\": [], \"glibc\": \"2.41\"}"},
+       "target.loader.program"},
+      {{"/target/loader", "{\"program\": \"bin/edgerun\", \"libraries\": [], \"glibc\": \"2.41\"}"},
+       "target.loader.program"},
+      {{"/target/loader", "{\"program\": \"lib/ld.so\", \"libraries\": [\"lib/ld.so\"], \"glibc\": \"2.41\"}"},
+       "target.loader.libraries[0]"},
+      {{"/target/loader", "{\"program\": \"lib/ld.so\", \"libraries\": [], \"glibc\": \"new\"}"},
+       "target.loader.glibc"},
       {{"/variants/0/plugin", "\"lib/none.so\""}, "variants[0].plugin"},
       {{"/variants/0/options", "{\"threads\": 1}"}, "variants[0].options.threads"},
       {{"/variants/0/requires", "null"}, "variants[0].requires"},

@@ -29,6 +29,8 @@ Files sample_files() {
           {"golden/0.in.0.bin", std::string(2 * 3 * 4, '\1')},
           {"golden/0.out.0.bin", std::string(2 * 8, '\2')},
           {"bin/edgerun", "#!/bin/sh\n"},
+          {"lib/ld.so", "loader"},
+          {"lib/libc.so.6", "libc"},
           {"licenses/empty.txt", ""}};
 }
 
@@ -37,7 +39,7 @@ Json sample_manifest(const Files& files) {
   for (const auto& [path, data] : files) {
     listed[path] = {{"size", data.size()},
                     {"sha256", bundle::sha256_hex(data.data(), data.size())},
-                    {"mode", path.rfind("bin/", 0) == 0 ? "0755" : "0644"}};
+                    {"mode", path.rfind("bin/", 0) == 0 || path == "lib/ld.so" ? "0755" : "0644"}};
   }
   return Json::parse(R"({
     "format": {"major": 1, "minor": 0},
@@ -125,7 +127,7 @@ std::vector<TarEntry> tar_entries(const Files& files, const std::string& top) {
     TarEntry entry;
     entry.path = top + "/" + path;
     entry.data = data;
-    if (path.rfind("bin/", 0) == 0) entry.mode = "0000755";
+    if (path.rfind("bin/", 0) == 0 || path == "lib/ld.so") entry.mode = "0000755";
     entries.push_back(entry);
   }
   return entries;

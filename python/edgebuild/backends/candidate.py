@@ -14,6 +14,7 @@ class Candidate:
         precision: "float32", "float16", "bfloat16", "int8" or "mixed".
         inputs: The graph's name for each input of the signature, None if it has none.
         outputs: The graph's name for each output.
+        engine_version: Of the engine that the board loads it with.
         suffix: Behind the variant's name where there are several of a precision.
     """
 
@@ -21,6 +22,7 @@ class Candidate:
     precision: str
     inputs: tuple[str | None, ...]
     outputs: tuple[str, ...]
+    engine_version: str
     suffix: str = ""
 
 

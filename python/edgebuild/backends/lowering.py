@@ -75,6 +75,7 @@ def lower_model(
     candidate = Candidate(
         graph=graph,
         precision=precision,
+        engine_version=spec.version,
         suffix=suffix,
         inputs=exported.engine_inputs,
         outputs=exported.engine_outputs,

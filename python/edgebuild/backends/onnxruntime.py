@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from importlib import metadata
 from pathlib import Path
 
 from edgebuild.backends.candidate import Candidate, LoweredVariant
@@ -30,12 +31,14 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
 
     A float model stays ONNX: the fast convolution layouts are chosen when the graph is optimised on the board, and a model
     saved after optimising keeps out of that. One without float convolutions gains nothing there and is saved in ORT format at
-    the extended level, which is portable across CPUs: measured on MobileNetV2, it starts in two thirds of the time.
+    the extended level, which is portable across CPUs: measured on MobileNetV2, it starts in two thirds of the time. Only the version that wrote such a file is sure to
+    have the kernels that its optimiser chose, so for another one the model stays ONNX.
     """
     data = candidate.graph.with_name(candidate.graph.name + ".data")
     stem = f"{NAME}-{candidate.precision}{candidate.suffix}"
     small = not data.exists() and candidate.graph.stat().st_size < _ORT_FORMAT_LIMIT
-    if candidate.precision == "int8" and small and not _has_float_convolution(candidate.graph):
+    same = candidate.engine_version == metadata.version(NAME)
+    if candidate.precision == "int8" and same and small and not _has_float_convolution(candidate.graph):
         model = f"{stem}.ort"
         _save_ort_format(candidate.graph, folder / model)
         names: tuple[str, ...] = ()

@@ -40,15 +40,41 @@ class FileEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Loader:
+    """A C library that the bundle brings: its program loader and its libraries, as paths of the bundle, and its version."""
+
+    program: str
+    libraries: tuple[str, ...]
+    glibc: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"program": self.program, "libraries": list(self.libraries), "glibc": self.glibc}
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Loader":
+        return cls(program=data["program"], libraries=tuple(data["libraries"]), glibc=data["glibc"])
+
+
+@dataclass(frozen=True, kw_only=True)
 class Target:
-    """What the bundle was built for: the board's name, its architecture and the runner's triple."""
+    """What the bundle was built for: the board's name, its architecture and the runner's triple.
+
+    ``loader`` is there where the board's own C library is too old for the engine.
+    """
 
     name: str
     arch: str
     triple: str
+    loader: Loader | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {"name": self.name, "arch": self.arch, "triple": self.triple}
+        data: dict[str, Any] = {"name": self.name, "arch": self.arch, "triple": self.triple}
+        return data if self.loader is None else {**data, "loader": self.loader.to_json()}
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Target":
+        loader = Loader.from_json(data["loader"]) if "loader" in data else None
+        return cls(name=data["name"], arch=data["arch"], triple=data["triple"], loader=loader)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,29 +89,48 @@ class ExternalLibrary:
         return {"file": self.file, "size": self.size, "sha256": self.sha256}
 
 
+Library = str | ExternalLibrary
+"""A library as a path of the bundle, or outside of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """The engine of a variant; ``library`` is a path of the bundle (bundled), or describes a file outside (external)."""
+    """The engine of a variant.
+
+    ``library`` and ``needed``, what it needs that not every system has, are all bundled or all external; each of ``needed`` comes after
+    what it needs itself.
+    """
 
     name: str
     version: str
-    library: str | ExternalLibrary
+    library: Library
+    needed: tuple[Library, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        external = isinstance(self.library, ExternalLibrary)
-        return {
+        def place(library: Library) -> Any:
+            return library.to_json() if isinstance(library, ExternalLibrary) else library
+
+        data = {
             "name": self.name,
             "version": self.version,
-            "linkage": "external" if external else "bundled",
-            "library": self.library.to_json() if isinstance(self.library, ExternalLibrary) else self.library,
+            "linkage": "external" if isinstance(self.library, ExternalLibrary) else "bundled",
+            "library": place(self.library),
         }
+        return {**data, "needed": [place(one) for one in self.needed]} if self.needed else data
 
     @classmethod
     def from_json(cls, data: Json) -> "Engine":
-        library = data["library"]
-        if data["linkage"] == "external":
-            library = ExternalLibrary(file=library["file"], size=library["size"], sha256=library["sha256"])
-        return cls(name=data["name"], version=data["version"], library=library)
+        def place(library: Any) -> Library:
+            if data["linkage"] == "bundled":
+                return str(library)
+            return ExternalLibrary(file=library["file"], size=library["size"], sha256=library["sha256"])
+
+        return cls(
+            name=data["name"],
+            version=data["version"],
+            library=place(data["library"]),
+            needed=tuple(place(one) for one in data.get("needed", ())),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +348,9 @@ class Manifest:
         }
 
     def _least_minor(self) -> int:
-        """1 brought the ``step`` of a symbol."""
+        """1 brought the ``step`` of a symbol, 2 an engine's ``needed`` and a target's ``loader``."""
+        if self.target.loader or any(variant.engine and variant.engine.needed for variant in self.variants):
+            return 2
         return 1 if any(symbol.step > 1 for symbol in self.signature.symbols.values()) else 0
 
     def to_bytes(self) -> bytes:
@@ -321,10 +368,9 @@ class Manifest:
         from edgebuild.bundle.validate import check_manifest
 
         check_manifest(data)
-        target = data["target"]
         return cls(
             name=data["name"],
-            target=Target(name=target["name"], arch=target["arch"], triple=target["triple"]),
+            target=Target.from_json(data["target"]),
             signature=Signature.from_json(data["signature"]),
             variants=tuple(Variant.from_json(variant) for variant in data["variants"]),
             files={path: FileEntry.from_json(entry) for path, entry in data["files"].items()},

@@ -12,19 +12,20 @@ from typing import Any
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
 from edgebuild.bundle.atomic import atomic_file, from_os_error, moved_file
-from edgebuild.bundle.manifest import Engine, ExternalLibrary, Requirements, Target, Tolerance, Variant
+from edgebuild.bundle.manifest import Engine, ExternalLibrary, Loader, Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
-from edgebuild.cache import Cache
+from edgebuild.cache import Cache, file_sha256
 from edgebuild.errors import GateError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.stage import OptimizedGraph
 from edgebuild.native.elf_check import NativeFile, check_native_files
+from edgebuild.native.engine_layout import EngineLayout, engine_layout
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
 from edgebuild.select.decisions import Decisions
-from edgebuild.targets import BackendSpec, TargetSpec
+from edgebuild.targets import BackendSpec, OperatingSystem, TargetSpec
 
 GOLDEN_BUDGET_BYTES = 32 * 2**20
 """Goldens beyond the first are left out of the bundle once they would exceed this."""
@@ -76,7 +77,9 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
     return write_bundle(
         folder / f"{name}.{target.name}.edge",
         name=name,
-        target=Target(name=target.name, arch=target.soc.arch, triple=target.toolchain.triple),
+        target=Target(
+            name=target.name, arch=target.soc.arch, triple=target.toolchain.triple, loader=_loader(_layouts(parts))
+        ),
         signature=exported.signature,
         variants=[_variant(variant, spec, parts) for spec, model in parts.lowered for variant in model.variants],
         files=_files(parts),
@@ -195,7 +198,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         data=tuple(f"model/{name}" for name in variant.data),
         inputs=variant.inputs,
         outputs=variant.outputs,
-        engine=None if engine is None else _engine(engine, spec, thin=parts.thin),
+        engine=None if engine is None else _engine(engine, parts.target.os, spec, thin=parts.thin),
         options=dict(variant.options),
         requires=Requirements(
             cpu_features=tuple(sorted({*parts.target.soc.features, *variant.cpu_features})),
@@ -215,12 +218,31 @@ def _newest(glibc: str, other: str | None) -> str:
     return max(glibc, other or glibc, key=lambda version: tuple(int(part) for part in version.split(".")))
 
 
-def _engine(files: EngineFiles, spec: BackendSpec, *, thin: bool) -> Engine:
-    if not thin:
-        return Engine(name=files.pin.engine, version=spec.version, library=f"lib/{files.pin.soname}")
-    size = files.library.stat().st_size
-    library = ExternalLibrary(file=files.pin.soname, size=size, sha256=files.pin.sha256)
-    return Engine(name=files.pin.engine, version=spec.version, library=library)
+def _engine(files: EngineFiles, os: OperatingSystem, spec: BackendSpec, *, thin: bool) -> Engine:
+    def place(path: Path) -> str | ExternalLibrary:
+        if not thin:
+            return f"lib/{path.name}"
+        return ExternalLibrary(file=path.name, size=path.stat().st_size, sha256=file_sha256(path))
+
+    return Engine(
+        name=files.pin.engine,
+        version=spec.version,
+        library=place(files.library),
+        needed=tuple(place(path) for path in engine_layout(files, os).needed),
+    )
+
+
+def _layouts(parts: PackedParts) -> list[EngineLayout]:
+    return [engine_layout(engine, parts.target.os) for engine in parts.engines.values()]
+
+
+def _loader(layouts: Sequence[EngineLayout]) -> Loader | None:
+    """The C library that the bundle brings, also a thin one: the runner can't start an engine without it."""
+    for layout in layouts:
+        if layout.system:
+            program, *libraries = (f"lib/{path.name}" for path in layout.system)
+            return Loader(program=program, libraries=tuple(libraries), glibc=layout.glibc)
+    return None
 
 
 def _files(parts: PackedParts) -> list[BundleFile]:
@@ -235,10 +257,15 @@ def _files(parts: PackedParts) -> list[BundleFile]:
                     raise InternalError(msg)
     files += [BundleFile(path=path, source=source) for path, source in models.items()]
     licences = dict(runner_licences())
-    for engine in parts.engines.values():
-        if not parts.thin:
-            files.append(BundleFile(path=f"lib/{engine.pin.soname}", source=engine.library))
+    libraries: dict[str, BundleFile] = {}
+    for engine, layout in zip(parts.engines.values(), _layouts(parts), strict=True):
+        bundled = [] if parts.thin else [engine.library, *layout.needed]
+        for path in (*bundled, *layout.system):
+            program = path in layout.system[:1]
+            libraries[path.name] = BundleFile(path=f"lib/{path.name}", source=path, executable=program)
+        if bundled or layout.system:
             licences.update(engine.licences)
+    files += libraries.values()
     _check_native(files, parts)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]
     return files
@@ -253,6 +280,8 @@ def _check_native(files: Sequence[BundleFile], parts: PackedParts) -> None:
     ]
     if parts.thin:
         native += [
-            NativeFile(path=f"lib/{engine.pin.soname}", source=engine.library) for engine in parts.engines.values()
+            NativeFile(path=f"lib/{path.name}", source=path)
+            for engine, layout in zip(parts.engines.values(), _layouts(parts), strict=True)
+            for path in (engine.library, *layout.needed)
         ]
     check_native_files(native, parts.target)

@@ -245,7 +245,7 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
         name=f"{name} {version}",
         state="ok",
         needed_for=what,
-        found=f"pinned for {target.soc.arch}: {pin.distribution}, {pin.platform}; `doctor --fetch` fills the cache",
+        found=f"pinned for {target.soc.arch}: {pin.origin}; `doctor --fetch` fills the cache",
     )
 
 

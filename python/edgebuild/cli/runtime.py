@@ -27,6 +27,7 @@ def command() -> None:
 def pack(target: str, folder: Path, backends: tuple[str, ...], as_json: bool, verbose: bool) -> None:
     """Put a target's engine libraries into DIR, for EDGEBUILD_RUNTIME_PATH on the board."""
     from edgebuild.cache import Cache, file_sha256
+    from edgebuild.native.engine_layout import engine_layout
     from edgebuild.native.engines import engine_pin, fetch_engine
     from edgebuild.targets import load_target
 
@@ -46,10 +47,13 @@ def pack(target: str, folder: Path, backends: tuple[str, ...], as_json: bool, ve
                 raise
             skipped.append(f"{backend.name} {backend.version}: {error.message}")
             continue
+        needed = engine_layout(files, spec.os).needed
         library = folder / files.pin.soname
         try:
             folder.mkdir(parents=True, exist_ok=True)
             _copy(files.library, library)
+            for path in needed:
+                _copy(path, folder / path.name)
             for name, licence in files.licences.items():
                 (folder / "licenses").mkdir(exist_ok=True)
                 _copy(licence, folder / "licenses" / name)
@@ -63,6 +67,7 @@ def pack(target: str, folder: Path, backends: tuple[str, ...], as_json: bool, ve
                 "file": library.name,
                 "size": library.stat().st_size,
                 "sha256": file_sha256(library),
+                "needed": [path.name for path in needed],
             }
         )
     if not engines:

@@ -137,12 +137,13 @@ def judged_variants(
         cache: Where the search's results are kept.
     """
     from edgebuild.devices.scratch import open_graph
-    from edgebuild.quantization import judging_engine
+    from edgebuild.quantization import judging_engine, target_version
 
     folder = None if found.kept is None else cache.get("quantize", found.kept)
     if folder is None or found.manifest is None or not found.manifest["judged"]:
         return {}
-    opener = partial(open_graph, engine=judging_engine(target, spec, cache), cache=cache)
+    engine, version = judging_engine(target, spec, cache), target_version(target, spec)
+    opener = partial(open_graph, engine=engine, version=version, cache=cache)
     entries = json.loads((folder / "quantized.json").read_text(encoding="utf-8"))["graphs"]
     return {
         variant.name: HeldOut(

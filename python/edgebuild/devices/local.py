@@ -179,4 +179,14 @@ def _command(bundle: Bundle, arguments: Sequence[str], emulator: Emulator | None
         msg = f"{bundle.path} holds no runner (bin/edgerun)"
         raise BundleError(msg, hint="build it again")
     words = [str(program), arguments[0], str(bundle.directory()), *arguments[1:]]
+    loader = bundle.manifest.target.loader
+    if emulator is not None and loader is not None:
+        # On a board the runner starts itself anew through the bundle's loader; an emulated program can't do that.
+        words = [
+            str(bundle.directory() / loader.program),
+            "--inhibit-cache",
+            "--library-path",
+            str(bundle.directory() / "lib"),
+            *words,
+        ]
     return words if emulator is None else emulator.command(words)

@@ -38,6 +38,7 @@ def open_graph(
     path: Path,
     *,
     engine: Path,
+    version: str | None = None,
     options: Mapping[str, str] | None = None,
     unordered: Collection[str] = (),
     cache: Cache | None = None,
@@ -47,6 +48,7 @@ def open_graph(
     Args:
         path: The model; external data lies in its folder. It may change or go once this is open.
         engine: ONNX Runtime's library.
+        version: Its version; None: that of the installed package.
         options: Engine options on top of ``graph_optimization: all`` and ``intra_op_threads: 1``.
         unordered: Outputs whose elements may come in any order (of the same rank), if that is cheaper.
         cache: Where to put the bundle; by default the user's cache. Nothing is left there, also after Ctrl-C.
@@ -67,7 +69,7 @@ def open_graph(
                 model, sources = optimised, []
                 options["graph_optimization"] = "disable"
             del optimised
-        bundle = write_scratch_bundle(model, folder, engine=engine, options=options, data=sources)
+        bundle = write_scratch_bundle(model, folder, engine=engine, version=version, options=options, data=sources)
         del model  # the runner maps the file
         with Runner(bundle.path, runtime_path=str(engine.parent), state_dir=folder / "state") as runner:
             yield runner
@@ -80,6 +82,7 @@ def write_scratch_bundle(
     folder: Path,
     *,
     engine: Path,
+    version: str | None = None,
     options: Mapping[str, str],
     data: Sequence[BundleFile] = (),
     arch: str | None = None,
@@ -95,7 +98,6 @@ def write_scratch_bundle(
         msg = f"the graph can't be run: {error}"
         raise ModelError(msg) from error
     arch = arch or machine_arch()
-    version = engine.name.partition(".so.")[2]
     variant = Variant(
         name="onnxruntime",
         backend="onnxruntime",
@@ -107,7 +109,7 @@ def write_scratch_bundle(
         tolerances={spec.name: Tolerance() for spec in outputs},
         engine=Engine(
             name="onnxruntime",
-            version=version if version.count(".") == 2 else metadata.version("onnxruntime"),
+            version=version or metadata.version("onnxruntime"),
             library=ExternalLibrary(file=engine.name, size=engine.stat().st_size, sha256=_engine_hash(engine)),
         ),
         options={"graph_optimization": "all", "intra_op_threads": "1", **options},

@@ -226,7 +226,7 @@ def _opener(subject: Subject, backend: str) -> Any:
     engines = [variant.engine for variant in subject.bundle.manifest.variants if variant.backend == backend]
     version = next((engine.version for engine in engines if engine is not None and engine.name == "onnxruntime"), None)
     pin = engine_pin("onnxruntime", version or metadata.version("onnxruntime"), machine_arch())
-    return partial(open_graph, engine=fetch_engine(pin, subject.cache).library)
+    return partial(open_graph, engine=fetch_engine(pin, subject.cache).library, version=pin.version)
 
 
 def _sample(folder: Path, names: Sequence[str | None]) -> dict[str, Any]:

@@ -64,6 +64,9 @@ V0: Path = ("variants", 0)
 X: Path = ("signature", "inputs", 0)
 GX: Path = ("goldens", 0, "inputs", "x")
 HUGE = 2**53 - 1
+LIBRARY = {"file": "libz.so.1", "size": 7, "sha256": "ab" * 32}
+BUNDLED = {"name": "e", "version": "1", "linkage": "bundled", "library": "bin/edgerun"}
+LOADER = {"program": "lib/ld.so", "libraries": ["lib/libc.so.6"], "glibc": "2.41"}
 
 # name, where, what, exit code
 _EDITS: list[tuple[str, Path, Any, int]] = [
@@ -174,6 +177,47 @@ _EDITS: list[tuple[str, Path, Any, int]] = [
         (*V0, "engine"),
         {"name": "e", "version": "1", "linkage": "bundled", "library": "bin/edgerun"},
         OK,
+    ),
+    ("engine-needed", (*V0, "engine", "needed"), [LIBRARY], OK),
+    ("engine-needed-none", (*V0, "engine", "needed"), [], OK),
+    ("engine-needed-256", (*V0, "engine", "needed"), [{**LIBRARY, "file": f"l{i}.so"} for i in range(256)], OK),
+    ("engine-needed-257", (*V0, "engine", "needed"), [{**LIBRARY, "file": f"l{i}.so"} for i in range(257)], CORRUPT),
+    ("engine-needed-null", (*V0, "engine", "needed"), None, CORRUPT),
+    ("engine-needed-object", (*V0, "engine", "needed"), LIBRARY, CORRUPT),
+    ("engine-needed-path", (*V0, "engine", "needed"), ["bin/edgerun"], CORRUPT),
+    ("engine-needed-twice", (*V0, "engine", "needed"), [LIBRARY, LIBRARY], CORRUPT),
+    ("engine-needed-as-the-engine", (*V0, "engine", "needed"), [{**LIBRARY, "file": "libonnxruntime.so.1"}], CORRUPT),
+    ("engine-needed-hash-short", (*V0, "engine", "needed"), [{**LIBRARY, "sha256": "ab"}], CORRUPT),
+    ("engine-needed-size-real", (*V0, "engine", "needed"), [{**LIBRARY, "size": 1.0}], CORRUPT),
+    ("engine-needed-file-missing", (*V0, "engine", "needed"), [{"size": 1, "sha256": "ab" * 32}], CORRUPT),
+    (
+        "engine-bundled-needed",
+        (*V0, "engine"),
+        {**BUNDLED, "needed": ["licenses/empty.txt", "licenses/engine.txt"]},
+        OK,
+    ),
+    ("engine-bundled-needed-not-listed", (*V0, "engine"), {**BUNDLED, "needed": ["lib/none.so"]}, CORRUPT),
+    ("engine-bundled-needed-twice", (*V0, "engine"), {**BUNDLED, "needed": ["bin/edgerun"]}, CORRUPT),
+    ("engine-bundled-needed-object", (*V0, "engine"), {**BUNDLED, "needed": [LIBRARY]}, CORRUPT),
+    ("loader", ("target", "loader"), LOADER, OK),
+    ("loader-no-libraries", ("target", "loader"), {**LOADER, "libraries": []}, OK),
+    ("loader-key-unknown", ("target", "loader"), {**LOADER, "novelty": 1}, OK),
+    ("loader-null", ("target", "loader"), None, CORRUPT),
+    ("loader-text", ("target", "loader"), "lib/ld.so", CORRUPT),
+    ("loader-program-not-listed", ("target", "loader"), {**LOADER, "program": "lib/none.so"}, CORRUPT),
+    ("loader-program-not-executable", ("target", "loader"), {**LOADER, "program": "lib/libc.so.6"}, CORRUPT),
+    ("loader-program-elsewhere", ("target", "loader"), {**LOADER, "program": "bin/edgerun"}, CORRUPT),
+    ("loader-library-elsewhere", ("target", "loader"), {**LOADER, "libraries": ["licenses/empty.txt"]}, CORRUPT),
+    ("loader-library-not-listed", ("target", "loader"), {**LOADER, "libraries": ["lib/none.so"]}, CORRUPT),
+    ("loader-library-twice", ("target", "loader"), {**LOADER, "libraries": ["lib/libc.so.6"] * 2}, CORRUPT),
+    ("loader-library-is-program", ("target", "loader"), {**LOADER, "libraries": ["lib/ld.so"]}, CORRUPT),
+    ("loader-library-number", ("target", "loader"), {**LOADER, "libraries": [1]}, CORRUPT),
+    ("loader-libraries-null", ("target", "loader"), {**LOADER, "libraries": None}, CORRUPT),
+    ("loader-glibc-number", ("target", "loader"), {**LOADER, "glibc": 2.41}, CORRUPT),
+    ("loader-glibc-three", ("target", "loader"), {**LOADER, "glibc": "2.41.1"}, CORRUPT),
+    *(
+        (f"loader-without-{key}", ("target", "loader"), {k: v for k, v in LOADER.items() if k != key}, CORRUPT)
+        for key in ("program", "libraries", "glibc")
     ),
     ("engine-file-with-slash", (*V0, "engine", "library", "file"), "a/b.so", CORRUPT),
     ("engine-size-negative", (*V0, "engine", "library", "size"), -1, CORRUPT),

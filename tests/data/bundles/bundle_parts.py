@@ -87,12 +87,14 @@ FILES: dict[str, bytes] = {
     "golden/0.in.1.bin": b"\x02\0\0\0\xc3\xa4\0\0\0\0",
     "golden/0.out.0.bin": struct.pack("<2q", -1, 2**40),
     "golden/0.out.1.0.bin": b"\x21\x03",
+    "lib/ld.so": b"a loader",
+    "lib/libc.so.6": b"a C library",
     "licenses/empty.txt": b"",
     "licenses/engine.txt": b"Do as you like.\n" * 40,
     "model/tiny.data": bytes(range(256)) * 5,
     "model/tiny.onnx": bytes(range(255, -1, -1)) * 4,
 }
-EXECUTABLE = frozenset(("bin/edgerun",))
+EXECUTABLE = frozenset(("bin/edgerun", "lib/ld.so"))
 
 
 def _tensor(dtype: str, shape: list[Any] | None) -> dict[str, Any]:

@@ -87,7 +87,9 @@ _BEYOND_SCHEMA = {
     "tolerance-missing", "tolerance-extra", "golden-none-at-all", "golden-input-missing", "golden-input-extra", "golden-file-not-listed",
     "golden-file-other-size", "golden-shape-other-size", "golden-shape-overflow-to-24-bytes", "golden-shape-overflow",
     "golden-shape-overflow-behind-zero", "golden-shape-overflow-before-zero", "golden-shape-bits-2-63", "golden-string-too-many",
-    "golden-packed-size", "files-size-real",
+    "golden-packed-size", "files-size-real", "engine-needed-twice", "engine-needed-as-the-engine", "engine-needed-size-real",
+    "engine-bundled-needed-not-listed", "engine-bundled-needed-twice", "loader-program-not-listed", "loader-program-not-executable",
+    "loader-program-elsewhere", "loader-library-elsewhere", "loader-library-not-listed", "loader-library-twice", "loader-library-is-program",
 }  # fmt: skip
 _PATHS_BEYOND_SCHEMA = {
     "Manifest.SHA256", "manifest.json/x", "BIN/edgerun", "Bin/EDGERUN", "bin/edgerun/x", "bin/EdgeRun/x", "bin", "elsewhere/x",

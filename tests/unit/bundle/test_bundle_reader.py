@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundle_manifest_cases import edited
-from bundle_parts import EXECUTABLE, FILES, TOP, contents, dump, entries, file_entry, sha256, sound_manifest, tar
+from bundle_parts import FILES, TOP, contents, dump, entries, file_entry, sha256, sound_manifest, tar
 from bundle_recipe import recipe, write
 
 from edgebuild.bundle.reader import Bundle, cache_folder, to_json
@@ -83,7 +83,7 @@ def test_damaged_runner_in_the_cache_is_not_handed_out(archive_file: Path) -> No
 def test_bundle_without_a_runner_says_so(tmp_path: Path) -> None:
     manifest = sound_manifest()
     del manifest["files"]["bin/edgerun"]
-    files = {path: data for path, data in contents(dump(manifest)).items() if path not in EXECUTABLE}
+    files = {path: data for path, data in contents(dump(manifest)).items() if path != "bin/edgerun"}
     (tmp_path / "b.edge").write_bytes(tar(entries(files)))
     assert Bundle.open(tmp_path / "b.edge").edgerun is None
 

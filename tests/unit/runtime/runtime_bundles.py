@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from edgebuild.bundle.manifest import Engine, Requirements, Target, Tolerance, Variant
+from edgebuild.bundle.manifest import Engine, Loader, Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.reader import GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.model.signature import DTYPES, Signature, TensorType, ValueSpec, ValueType
@@ -58,6 +58,8 @@ def make_bundle(
     files: Sequence[BundleFile] = (),
     preprocessing: Mapping[str, Any] | None = None,
     models: Mapping[str, str] | None = None,
+    loader: Loader | None = None,
+    needed: Sequence[str] = (),
 ) -> Path:
     """A bundle of this machine's architecture whose variants run ``model``, or the file that ``models`` names, on the bundled ONNX Runtime."""
     machine = platform.machine()
@@ -65,7 +67,7 @@ def make_bundle(
     write_bundle(
         path,
         name="m",
-        target=Target(name="test", arch=machine, triple=f"{machine}-linux-gnu"),
+        target=Target(name="test", arch=machine, triple=f"{machine}-linux-gnu", loader=loader),
         signature=signature,
         variants=[
             Variant(
@@ -76,7 +78,9 @@ def make_bundle(
                 inputs=tuple(item.name for item in signature.inputs),
                 outputs=tuple(item.name for item in signature.outputs),
                 tolerances={item.name: Tolerance(atol=atol, rtol=0.0) for item in signature.outputs},
-                engine=Engine(name="onnxruntime", version="1.31.1", library="lib/libonnxruntime.so.1"),
+                engine=Engine(
+                    name="onnxruntime", version="1.31.1", library="lib/libonnxruntime.so.1", needed=tuple(needed)
+                ),
                 options={"intra_op_threads": "1", **(options or {})},
                 requires=requires,
             )
