@@ -180,3 +180,49 @@ def test_a_damaged_foreign_bundle_is_not_started(work: Path, bundle: Path) -> No
     (work / "damaged.edge").write_bytes(damaged)
     _, told = edgebuild(work, "verify", "damaged.edge", code=3)
     assert "SHA-256" in told or "hash" in told
+
+
+def test_an_instruction_that_the_board_lacks_ends_in_one_line_that_says_so(tmp_path: Path) -> None:
+    from edgebuild.bundle.manifest import Target, Variant
+    from edgebuild.bundle.writer import BundleFile, write_bundle
+    from edgebuild.cache import Cache
+    from edgebuild.devices.emulator import find_emulator
+    from edgebuild.devices.local import query_edgerun
+    from edgebuild.errors import IncompatibleError
+    from edgebuild.model.signature import Signature
+    from edgebuild.native.toolchain import find_zig
+
+    # One atomic instruction of ARMv8.1, in place of a runner.
+    (tmp_path / "m.c").write_text(
+        '#include <stdio.h>\nint n;\nint main() { __atomic_fetch_add(&n, 1, 5); puts("{\\"exit_code\\": 0}"); return 0; }\n'
+    )
+    zig = [str(find_zig()[0]), "cc", "-target", "aarch64-linux-gnu.2.28", "-mcpu=cortex_a76", "-O1"]
+    caches = {f"ZIG_{kind}_CACHE_DIR": str(Cache.default().root / "zig" / kind.lower()) for kind in ("GLOBAL", "LOCAL")}
+    subprocess.run([*zig, "m.c", "-o", "edgerun"], cwd=tmp_path, env={**os.environ, **caches}, check=True)
+    bundle = write_bundle(
+        tmp_path / "m.edge",
+        name="m",
+        target=Target(name=BOARD, arch="aarch64", triple="aarch64-linux-gnu"),
+        signature=Signature(inputs=(), outputs=(), output_structure={"tuple": []}),
+        variants=[
+            Variant(
+                name="v",
+                backend="reference",
+                precision="float32",
+                model="model/m",
+                inputs=(),
+                outputs=(),
+                tolerances={},
+            )
+        ],
+        files=[
+            BundleFile(path="model/m", source=b"m"),
+            BundleFile(path="bin/edgerun", source=tmp_path / "edgerun", executable=True),
+        ],
+    )
+    younger, older = (
+        find_emulator("aarch64", cpu, "2.31", Cache.default(), fetch=True) for cpu in ("cortex-a76", "cortex-a72")
+    )
+    assert query_edgerun(bundle, ["verify"], emulator=younger) == {"exit_code": 0}
+    with pytest.raises(IncompatibleError, match="used an instruction that cortex-a72 lacks"):
+        query_edgerun(bundle, ["verify"], emulator=older)
