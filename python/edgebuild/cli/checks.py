@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from edgebuild.cache import Cache
 from edgebuild.cli.output import size_text
 from edgebuild.errors import EdgebuildError
 from edgebuild.machine import machine_arch
@@ -31,6 +32,9 @@ _PACKAGES = {
     "ziglang": ("runners", "cross"),
 }
 _HEADERS = ("nlohmann/json.hpp", "CLI/CLI.hpp", "onnxruntime/onnxruntime_c_api.h")
+FIRST_BUILD = "the first build"
+"""How ``get`` begins where nobody has to do anything."""
+
 _CACHE_MIB = 2048  # zig's C library builds, engines and a few models
 
 
@@ -88,8 +92,25 @@ def target_checks(target: TargetSpec) -> list[Check]:
         )
     )
     checks += [_engine(target, backend.name, backend.version) for backend in target.runtime]
-    checks.append(_emulator(target))
-    return checks
+    return [*checks, _runner(target), _emulator(target)]
+
+
+class _OnlyLooks(Cache):
+    """The user's cache, of which nothing is made: what is not there raises LookupError."""
+
+    def find_or_make(self, section: str, key: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+        found = self.get(section, key)
+        if found is None:
+            raise LookupError(section)
+        return found, True
+
+
+def _is_cached(look: Callable[[Cache], object]) -> bool:
+    try:
+        look(_OnlyLooks(Cache.default().root))
+    except (LookupError, EdgebuildError):
+        return False
+    return True
 
 
 def fetch(target: TargetSpec, progress: Progress) -> None:
@@ -98,7 +119,6 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
     Raises:
         EdgebuildError: A download or the compiler failed.
     """
-    from edgebuild.cache import Cache
     from edgebuild.devices.emulator import find_emulator
     from edgebuild.devices.local import why_not_here
     from edgebuild.errors import IncompatibleError
@@ -113,7 +133,7 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
         except IncompatibleError as error:
             progress.note(error.message)  # the board's own system brings it
             continue
-        fetch_engine(pin, cache)
+        fetch_engine(pin, cache, progress)
     if why_not_here(target.soc.arch, target.soc.features) is not None:
         progress.stage("emulator", target.soc.cpu)
         find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache, fetch=True, progress=progress)
@@ -191,7 +211,6 @@ def _engine_module() -> Check:
 
 
 def _cache() -> Check:
-    from edgebuild.cache import Cache
 
     def check(state: State, found: str, get: str = "") -> Check:
         return Check(name="cache", state=state, needed_for="build", found=found, get=get)
@@ -226,7 +245,7 @@ def _folder(folder: Path, wanted_mib: int, check: Callable[..., Check], get: str
 
 
 def _engine(target: TargetSpec, name: str, version: str) -> Check:
-    from edgebuild.native.engines import engine_pin
+    from edgebuild.native.engines import engine_pin, fetch_engine
 
     what = "bundles"
     try:
@@ -241,17 +260,32 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
                 get="the board's own system brings it; nothing to install here",
             )
         return Check(name=f"{name} {version}", state="missing", needed_for=what, found="", get=error.message)
+    if not pin.debian and target.soc.arch == machine_arch() and metadata.version(pin.distribution) == pin.version:
+        return Check(name=f"{name} {version}", state="ok", needed_for=what, found="from the installed package")
+    if _is_cached(lambda cache: fetch_engine(pin, cache)):
+        return Check(name=f"{name} {version}", state="ok", needed_for=what, found=f"in the cache: {pin.origin}")
+    get = f"{FIRST_BUILD} downloads it ({pin.origin})"
+    return Check(name=f"{name} {version}", state="absent", needed_for=what, found="", get=get)
+
+
+def _runner(target: TargetSpec) -> Check:
+    from edgebuild.native.runner import build_runner
+    from edgebuild.report import SilentProgress
+
+    cached = _is_cached(lambda cache: build_runner(target, cache, SilentProgress()))
     return Check(
-        name=f"{name} {version}",
-        state="ok",
-        needed_for=what,
-        found=f"pinned for {target.soc.arch}: {pin.origin}; `doctor --fetch` fills the cache",
+        name="runner",
+        state="ok" if cached else "absent",
+        needed_for="bundles",
+        found=f"in the cache, compiled for {' '.join(target.toolchain.cpu_flags) or target.toolchain.triple}"
+        if cached
+        else "",
+        get=f"{FIRST_BUILD} compiles it, which takes minutes",
     )
 
 
 def _emulator(target: TargetSpec) -> Check:
-    from edgebuild.cache import Cache
-    from edgebuild.devices.emulator import fetch_command, find_emulator
+    from edgebuild.devices.emulator import find_emulator
     from edgebuild.devices.local import why_not_here
 
     name, what = "emulator", "the proof"
@@ -267,7 +301,7 @@ def _emulator(target: TargetSpec) -> Check:
             state="absent",
             needed_for=what,
             found=error.message,
-            get=error.hint or f"a build downloads it, or `{fetch_command(target.name)}`",
+            get=error.hint or f"{FIRST_BUILD} downloads it (qemu-user, 68 MiB)",
         )
     cached = emulator.program.is_relative_to(cache.root)
     place = "from the cache" if cached else f"at {emulator.program}"

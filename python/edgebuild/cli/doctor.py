@@ -49,11 +49,12 @@ def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> in
     output.echo()
     if missing:
         output.echo(f"  {len(missing)} of {len(found)} are missing: {', '.join(check.name for check in missing)}")
+    elif spec is not None and any(check.state == "absent" and checks.FIRST_BUILD in check.get for check in found):
+        output.echo(f"  The first build for {spec.name} gets what is absent. To get it now:")
+        output.echo(f"    edgebuild doctor --target {spec.name} --fetch")
     else:
         where = f" for {spec.name}" if spec is not None else ""
         output.echo(f"  Everything that building{where} needs is here.")
-        if any(check.name == "emulator" and check.state != "ok" for check in found):
-            output.echo("  Without an emulator bundles are not proved here: run bin/edgerun verify on the board.")
     return code
 
 

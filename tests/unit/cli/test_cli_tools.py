@@ -94,8 +94,16 @@ def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) ->
     assert data["target"] == "jetson-orin"
     assert states["toolchain"] == "ok"
     assert states["tensorrt 10.3"] == "absent"
-    assert states["onnxruntime 1.31.1"] == "ok"
-    assert "emulator" in states
+    assert states["runner"] == states["onnxruntime 1.31.1"] == states["emulator"] == "absent"
+    get = {c["name"]: c["get"] for c in data["checks"]}
+    assert get["runner"] == "the first build compiles it, which takes minutes"
+    assert "--target jetson-orin --fetch" in invoke("doctor", "--target", "jetson").out
+
+
+def test_doctor_looks_and_makes_nothing(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
+    assert invoke("doctor", "--target", "raspberrypi2").code in (0, 10)
+    assert not (tmp_path / "new").exists()
 
 
 def test_runtime_pack_fills_a_folder_for_thin_bundles(
