@@ -1,6 +1,6 @@
 # The two commands of a newcomer: `make demo` and `make test`. Everything lands in .venv and build/.
 .SUFFIXES:
-.PHONY: help demo test lint format install test-python test-cpp test-sanitizers fuzz bench wheel clean
+.PHONY: help demo test lint format install test-python test-cpp test-sanitizers fuzz bench wheel wheel-prebuilt clean
 PYTHON = python3
 VENV = .venv
 BIN = $(VENV)/bin
@@ -17,6 +17,7 @@ help:
 	@echo "make bench      the figures, as programs in benchmarks/ print them"
 	@echo "make fuzz       the fuzz targets (needs clang)"
 	@echo "make wheel      a wheel in dist/"
+	@echo "make wheel-prebuilt   a wheel with the runners of all boards: its users need no compiler"
 	@echo "make clean      remove build/ and demo/; .venv stays"
 
 demo: $(STAMP)
@@ -55,6 +56,10 @@ bench: $(TEST_STAMP)
 
 wheel: $(STAMP)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
+wheel-prebuilt: $(STAMP)
+	$(BIN)/python tools/prebuild_runners.py build/prebuilt
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist --config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR=$(CURDIR)/build/prebuilt .
 
 install: $(STAMP)
 

@@ -65,7 +65,7 @@ def build(
         thin: Leave the engine libraries out.
         progress: Hears how it goes.
         **options: Further fields of ``BuildOptions`` and ``ModelRequest``, e.g. ``parity_tolerance=(atol, rtol)``, ``seed``,
-            ``decisions`` (a path), ``deadline_s``, ``measure``, ``verify="emulator"``, ``max_size_bytes``,
+            ``decisions`` (a path), ``deadline_s``, ``measure``, ``verify="emulator"``, ``max_size_bytes``, ``toolchain``,
             ``variant_options={"intra_op_threads": "2"}``.
 
     Raises:
@@ -119,6 +119,8 @@ def build_from_request(
     """
     clock = _Clock(progress)
     target = load_target(options.target)
+    if options.toolchain is not None:
+        target = replace(target, toolchain=replace(target.toolchain, file=str(options.toolchain.resolve())))
     specs = _backends(target, options.backends)
     opset_max = min(request.opset_max, *(spec.opset_max for spec in specs))
     request = replace(request, opset_max=opset_max, time_original=options.measure)

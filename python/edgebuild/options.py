@@ -48,6 +48,7 @@ class BuildOptions:
         measure: Whether to measure latency of variants that the build machine can run.
         verify: Where the packed bundle is proved: "native", "emulator" or "none"; None: here if it runs here, else under an emulator
             if one can be had.
+        toolchain: A CMake toolchain file in place of the target's; None: the target's.
         max_size_bytes: Largest archive that may be written; None: no limit but the target's.
         variant_options: Options of every variant, e.g. ``{"intra_op_threads": "2"}``.
         quantize: Look for INT8 variants inside an accuracy budget; None: float only.
@@ -61,6 +62,7 @@ class BuildOptions:
     deadline_s: float | None = None
     measure: bool = True
     verify: str | None = None
+    toolchain: Path | None = None
     max_size_bytes: int | None = None
     variant_options: Mapping[str, str] = field(default_factory=dict)
     quantize: QuantizeOptions | None = None

@@ -93,3 +93,61 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
     with torch.inference_mode():
         expected = model(torch.full((1, 6), 0.5)).ravel().tolist()
     assert got == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def ready_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found."""
+    folder = tmp_path_factory.mktemp("ready-made")
+    run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), "x86-64", cwd=folder)
+    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
+    flags.append(f"--config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR={folder / 'prebuilt'}")
+    run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
+    (wheel,) = folder.glob("edgebuild-*.whl")
+    venv.create(folder / "venv", with_pip=False, symlinks=True)
+    (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
+    hide = (
+        "import sys\n"
+        "class Hidden:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name in ('ziglang', 'cmake', 'ninja'):\n"
+        "            raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, Hidden())\n"
+    )
+    (packages / "hidden_tools.py").write_text(hide)
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\nimport hidden_tools\n")
+    flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    run(
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(folder / "venv/bin/python"),
+        "install",
+        *flags,
+        str(wheel),
+        cwd=folder,
+    )
+    return folder / "venv" / "bin"
+
+
+def test_a_wheel_with_ready_made_runners_builds_without_any_compiler(ready_made: Path, tmp_path: Path) -> None:
+    import torch
+
+    torch.manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(torch.nn.Linear(6, 5).eval()), str(tmp_path / "net.pt"))
+    environment = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "PATH": str(tmp_path / "empty")}
+
+    def edgebuild(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [str(ready_made / "python"), "-m", "edgebuild.cli.main", *words]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    built = edgebuild("--target", "x86-64", "net.pt", "--no-measure")
+    assert built.returncode == 0, built.stderr
+    assert "compiling" not in built.stderr
+    assert edgebuild("verify", "net.x86-64.edge").returncode == 0
+    other = edgebuild("--target", "raspberrypi4", "net.pt", "--no-measure", "--verify", "none")
+    assert other.returncode == 10, "the wheel of this test has no runner for it"
+    assert "ziglang" in other.stderr

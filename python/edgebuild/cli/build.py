@@ -118,6 +118,7 @@ def command(
     no_measure: bool,
     verify: str | None,
     max_size: int | None,
+    toolchain: Path | None,
     as_json: bool,
     verbose: bool,
 ) -> None:
@@ -180,6 +181,7 @@ def command(
         measure=not no_measure,
         verify=verify,
         max_size_bytes=max_size,
+        toolchain=toolchain,
         variant_options=_pairs("--option", options),
         quantize=quantize,
     )

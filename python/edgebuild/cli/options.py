@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -39,7 +40,13 @@ class ByteSize(click.ParamType[int]):
 
 
 def proof(function: F) -> F:
-    """``--verify`` and ``--max-size``: what a bundle is held to before it is written."""
+    """``--verify``, ``--max-size``, ``--toolchain``: what the runner is compiled with, and what a bundle is held to before it is written."""
+    function = click.option(
+        "--toolchain",
+        type=click.Path(path_type=Path, exists=True, dir_okay=False),
+        metavar="FILE",
+        help="CMake toolchain file that the runner is compiled with.",
+    )(function)
     function = click.option(
         "--max-size", "max_size", type=ByteSize(), metavar="SIZE", help="Fail if the bundle is larger, e.g. 40MiB."
     )(function)

@@ -8,9 +8,10 @@ from pathlib import Path
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import ToolError
 from edgebuild.native.elf_check import NativeFile, check_native_files
+from edgebuild.native.prebuilt import find_prebuilt, runner_settings
 from edgebuild.native.process import run_tool
 from edgebuild.native.sources import NativeSources, find_sources
-from edgebuild.native.toolchain import CrossTools, find_cross_tools
+from edgebuild.native.toolchain import CMakeToolchain, CrossTools, choose_toolchain, find_cross_tools, find_zig
 from edgebuild.report import Progress
 from edgebuild.targets import TargetSpec
 
@@ -18,57 +19,56 @@ _PASSED_ON = ("PATH", "HOME", "TMPDIR")
 
 
 def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
-    """The stripped edgerun for a target's triple, glibc and CPU, from the cache or compiled now.
+    """The stripped edgerun for a target's triple, glibc and CPU: from the wheel, from the cache, or compiled now.
 
     Raises:
         ToolError: A tool is missing, there is no toolchain file for the triple, or the compiler failed.
         IncompatibleError: The compiled program does not fit the target.
     """
     sources = find_sources()
-    key = content_key("edgerun", sources.digest(), _tools_version(), _settings(target))
+    digest = content_key(sources.digest())
+    ready = find_prebuilt(sources, digest, target)
+    if ready is not None:
+        return ready
+    toolchain = choose_toolchain(target, sources.root)
+    key = content_key("edgerun", digest, toolchain.identity, runner_settings(target))
 
     def make(folder: Path) -> None:
         progress.note(f"compiling the runner for {target.toolchain.triple} (once; the first time takes some minutes)")
-        _compile(target, sources, find_cross_tools(), cache.root / "zig", folder, progress)
+        _compile(target, sources, toolchain, find_cross_tools(), cache.root / "zig", folder, progress)
 
     return cache.get_or_make("native", key, make) / "edgerun"
 
 
 def runner_licences() -> dict[str, Path]:
     """Licence texts of what is compiled into the runner, by file name."""
-    from edgebuild.native.toolchain import find_zig
-
     sources = find_sources()
     texts = {p.name: p for p in sorted((sources.third_party / "licenses").glob("*.txt")) if "doctest" not in p.name}
-    libcxx = find_zig()[0].parent / "lib" / "libcxx" / "LICENSE.TXT"
-    if libcxx.is_file():
+    libcxx = libcxx_licence()
+    if libcxx is None and sources.prebuilt is not None:
+        libcxx = sources.prebuilt / "libcxx.txt"
+    if libcxx is not None and libcxx.is_file():
         texts["libcxx.txt"] = libcxx
     return texts
 
 
-def _tools_version() -> str:
-    from edgebuild.native.toolchain import find_zig
-
-    return find_zig()[1]
-
-
-def _settings(target: TargetSpec) -> dict[str, str]:
-    return {
-        "triple": target.toolchain.triple,
-        "glibc": target.os.glibc,
-        "cpu_flags": " ".join(target.toolchain.cpu_flags),
-    }
+def libcxx_licence() -> Path | None:
+    """The licence of the C++ library that zig compiles into a runner; None: zig is not here."""
+    try:
+        return find_zig()[0].parent / "lib" / "libcxx" / "LICENSE.TXT"
+    except ToolError:
+        return None
 
 
 def _compile(
-    target: TargetSpec, sources: NativeSources, tools: CrossTools, zig_cache: Path, folder: Path, progress: Progress
+    target: TargetSpec,
+    sources: NativeSources,
+    toolchain: CMakeToolchain,
+    tools: CrossTools,
+    zig_cache: Path,
+    folder: Path,
+    progress: Progress,
 ) -> None:
-    settings = _settings(target)
-    toolchain = sources.root / "toolchains" / "zig" / f"{settings['triple']}.cmake"
-    if not toolchain.is_file():
-        known = sorted(p.stem for p in toolchain.parent.glob("*-*.cmake"))
-        msg = f"there is no toolchain file for the triple {settings['triple']!r}; known: {', '.join(known)}"
-        raise ToolError(msg, hint="write one in toolchains/zig/, after the others")
     # Nothing else of the user's environment: compiler flags, launchers and search paths in it would change the program.
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
         "ZIG_GLOBAL_CACHE_DIR": str(zig_cache / "global"),
@@ -80,13 +80,11 @@ def _compile(
             str(tools.cmake),
             *("-S", str(sources.root), "-B", build, "-G", "Ninja"),
             f"-DCMAKE_MAKE_PROGRAM={tools.ninja}",
-            f"-DCMAKE_TOOLCHAIN_FILE={toolchain}",
-            f"-DEDGEBUILD_ZIG={tools.zig}",
-            f"-DEDGEBUILD_GLIBC={settings['glibc']}",
-            f"-DEDGEBUILD_CPU_FLAGS={settings['cpu_flags']}",
+            f"-DCMAKE_TOOLCHAIN_FILE={toolchain.file}",
+            *(f"-D{name}={value}" for name, value in toolchain.variables.items()),
             f"-DEDGEBUILD_THIRD_PARTY_DIR={sources.third_party}",
             "-DCMAKE_BUILD_TYPE=Release",
-            "-DCMAKE_EXE_LINKER_FLAGS=-s",
+            "-DCMAKE_EXE_LINKER_FLAGS_RELEASE=-s",
             "-DEDGEBUILD_LIBRARY=OFF",
             "-DEDGEBUILD_PYTHON=OFF",
             "-DEDGEBUILD_TESTS=OFF",

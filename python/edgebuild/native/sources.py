@@ -12,10 +12,11 @@ _NOT_NEEDED = ("cpp/bindings/", "cpp/tests/", "cpp/lib/", "cpp/src/statistics/")
 
 @dataclass(frozen=True, kw_only=True)
 class NativeSources:
-    """Root of the C++ sources, and the folder with the third-party headers under ``include/``."""
+    """Root of the C++ sources, the folder with the third-party headers under ``include/``, and one with ready-made runners."""
 
     root: Path
     third_party: Path
+    prebuilt: Path | None = None
 
     def digest(self) -> dict[str, str]:
         """SHA-256 of every file that a runner is compiled from, by its path; what a runner's cache key is made of."""
@@ -41,6 +42,6 @@ def find_sources() -> NativeSources:
         return NativeSources(root=checkout, third_party=checkout / "build" / "third_party")
     data = package / "_data"
     if (data / "CMakeLists.txt").is_file():
-        return NativeSources(root=data, third_party=data / "third_party")
+        return NativeSources(root=data, third_party=data / "third_party", prebuilt=data / "prebuilt")
     msg = f"the C++ sources are neither in {checkout} nor in {data}"
     raise InternalError(msg, hint="reinstall edgebuild")

@@ -1,5 +1,6 @@
-"""The tools that compile for a board: zig (its clang, linker and C libraries), cmake, ninja; all from pip."""
+"""The tools that compile for a board: cmake, ninja and zig (its clang, linker and C libraries) from pip, or another compiler."""
 
+import hashlib
 import importlib.util
 import shutil
 import sys
@@ -8,16 +9,76 @@ from importlib import metadata
 from pathlib import Path
 
 from edgebuild.errors import ToolError
+from edgebuild.targets import TargetSpec
 
 
 @dataclass(frozen=True, kw_only=True)
 class CrossTools:
-    """Paths of the tools and zig's version, which is part of every cache key."""
+    """Paths of the tools."""
 
-    zig: Path
-    zig_version: str
     cmake: Path
     ninja: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class CMakeToolchain:
+    """A CMake toolchain file with the variables that it takes.
+
+    ``identity`` changes with the compiler, as far as that can be told without running it; part of a runner's cache key.
+    """
+
+    file: Path
+    variables: dict[str, str]
+    identity: list[str]
+
+
+def choose_toolchain(target: TargetSpec, root: Path) -> CMakeToolchain:
+    """The toolchain that a target asks for.
+
+    Args:
+        target: The board.
+        root: Of the sources, with ``toolchains/``.
+
+    Raises:
+        ToolError: There is no file for the triple, a compiler or a sysroot is missing, or the user's file can't be read.
+    """
+    wanted = target.toolchain
+    variables = {
+        "EDGEBUILD_TRIPLE": wanted.triple,
+        "EDGEBUILD_GLIBC": target.os.glibc,
+        "EDGEBUILD_CPU_FLAGS": " ".join(wanted.cpu_flags),
+    }
+    if wanted.sysroot is not None:
+        if not Path(wanted.sysroot).is_dir():
+            msg = f"the sysroot of {target.name} is no folder: {wanted.sysroot}"
+            raise ToolError(msg, hint="correct [toolchain] sysroot of the target file")
+        variables["EDGEBUILD_SYSROOT"] = wanted.sysroot
+    if wanted.file is not None:
+        try:
+            text = Path(wanted.file).read_bytes()
+        except OSError as error:
+            msg = f"the toolchain file {wanted.file} can't be read: {error.strerror}"
+            raise ToolError(msg, hint="give the path of a CMake toolchain file") from error
+        digest = hashlib.sha256(text).hexdigest()
+        return CMakeToolchain(file=Path(wanted.file), variables=variables, identity=["file", digest])
+    if wanted.family == "zig":
+        file = root / "toolchains" / "zig" / f"{wanted.triple}.cmake"
+        if not file.is_file():
+            known = sorted(p.stem for p in file.parent.glob("*-*.cmake"))
+            msg = f"there is no toolchain file for the triple {wanted.triple!r}; known: {', '.join(known)}"
+            raise ToolError(msg, hint="write one in toolchains/zig/, after the others, or choose another family")
+        zig, version = find_zig()
+        return CMakeToolchain(file=file, variables=variables | {"EDGEBUILD_ZIG": str(zig)}, identity=["zig", version])
+    compiler = f"{wanted.triple}-g++" if wanted.family == "gnu" else "clang++"
+    found = shutil.which(compiler)
+    if found is None:
+        msg = f"the {wanted.family} toolchain of {target.name} needs {compiler}, which is not on PATH"
+        raise ToolError(msg, hint='install it, or leave [toolchain] family at "zig", which pip brings')
+    file = root / "toolchains" / wanted.family / "toolchain.cmake"
+    stamp = Path(found).stat()
+    return CMakeToolchain(
+        file=file, variables=variables, identity=[wanted.family, found, str(stamp.st_size), str(stamp.st_mtime_ns)]
+    )
 
 
 def find_zig() -> tuple[Path, str]:
@@ -39,8 +100,7 @@ def find_cross_tools() -> CrossTools:
     Raises:
         ToolError: One is missing; says which and how to get it.
     """
-    zig, version = find_zig()
-    return CrossTools(zig=zig, zig_version=version, cmake=_find_program("cmake"), ninja=_find_program("ninja"))
+    return CrossTools(cmake=_find_program("cmake"), ninja=_find_program("ninja"))
 
 
 def _find_program(name: str) -> Path:

@@ -14,6 +14,7 @@ from edgebuild.targets.spec import (
     FUSED_OPERATORS,
     INTEGER_TYPES,
     PRECISIONS,
+    TOOLCHAIN_FAMILIES,
     Accelerator,
     BackendSpec,
     Limits,
@@ -71,6 +72,11 @@ def read_toml(file: Path) -> dict[str, Any]:
         raise UsageError(msg) from None
 
 
+def _beside(file: Path, section: Table, key: str) -> str | None:
+    """A path of a target file; a relative one is meant from the file's folder."""
+    return str((file.parent / section.string(key)).resolve()) if section.has(key) else None
+
+
 def _target(file: Path, table: Table) -> TargetSpec:
     aliases = table.strings("aliases", default=())
     description = table.string("description")
@@ -99,7 +105,15 @@ def _target(file: Path, table: Table) -> TargetSpec:
     if triple.split("-")[0] not in _TRIPLE_PREFIXES[soc.arch]:
         wanted = " or ".join(f"{prefix}-…" for prefix in _TRIPLE_PREFIXES[soc.arch])
         section.fail("triple", f"{wanted} for soc.arch {soc.arch!r}", triple)
-    toolchain = Toolchain(triple=triple, cpu_flags=section.strings("cpu_flags", default=()))
+    toolchain = Toolchain(
+        triple=triple,
+        cpu_flags=section.strings("cpu_flags", default=()),
+        family=section.choice("family", TOOLCHAIN_FAMILIES) if section.has("family") else "zig",
+        sysroot=_beside(file, section, "sysroot"),
+        file=_beside(file, section, "file"),
+    )
+    if toolchain.sysroot is not None and toolchain.family == "zig" and toolchain.file is None:
+        section.fail("sysroot", 'family "gnu" or "clang" with it (zig brings its own)', toolchain.sysroot)
     for flag in toolchain.cpu_flags:
         if flag.endswith("=native"):  # a bundle would then depend on the machine that built it
             section.fail("cpu_flags", "flags that name the target's processor", flag)

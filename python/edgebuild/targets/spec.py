@@ -8,6 +8,7 @@ from typing import Any
 from edgebuild.errors import UsageError
 from edgebuild.targets.toml_table import did_you_mean
 
+TOOLCHAIN_FAMILIES = ("zig", "gnu", "clang")
 ARCHITECTURES = ("x86_64", "aarch64", "armv7l", "riscv64")
 BACKENDS = ("onnxruntime", "libtorch", "tensorrt", "reference")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8")
@@ -60,10 +61,21 @@ class OperatingSystem:
 
 @dataclass(frozen=True, kw_only=True)
 class Toolchain:
-    """How native code is compiled: the triple, and flags that choose the processor, as zig's compiler spells them."""
+    """How native code is compiled.
+
+    Args:
+        triple: The GNU triple.
+        cpu_flags: Flags that choose the processor, as the family's compiler spells them.
+        family: One of ``TOOLCHAIN_FAMILIES``.
+        sysroot: Folder with the board's headers and libraries, for "gnu" and "clang"; None: the compiler's own.
+        file: A CMake toolchain file in place of the family's own; None: that one.
+    """
 
     triple: str
     cpu_flags: tuple[str, ...]
+    family: str = "zig"
+    sysroot: str | None = None
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from elf_craft import craft_elf
 
-from edgebuild.cache import Cache
+from edgebuild.cache import Cache, content_key
 from edgebuild.errors import IncompatibleError, ToolError
-from edgebuild.native import runner
+from edgebuild.native import runner, toolchain
+from edgebuild.native.prebuilt import write_prebuilt
 from edgebuild.native.runner import build_runner, runner_licences
 from edgebuild.native.sources import NativeSources, find_sources
-from edgebuild.native.toolchain import find_cross_tools
+from edgebuild.native.toolchain import choose_toolchain, find_cross_tools
 from edgebuild.report import SilentProgress
 from edgebuild.targets import TargetSpec, load_target
 
@@ -120,6 +121,97 @@ def test_a_triple_without_a_toolchain_file_names_those_that_have_one(
     strange = replace(target, toolchain=replace(target.toolchain, triple="vax-linux-gnu"))
     with pytest.raises(ToolError, match=r"'vax-linux-gnu'; known: x86_64-linux-gnu"):
         build_runner(strange, Cache(tmp_path / "cache"), SilentProgress())
+
+
+def with_toolchain(target: TargetSpec, **changes: str | None) -> TargetSpec:
+    return replace(target, toolchain=replace(target.toolchain, **changes))  # type: ignore[arg-type]
+
+
+def test_another_compiler_gets_its_own_file_and_its_variables(
+    target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("x86_64-linux-gnu-g++", "clang++"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    root = find_sources().root
+    for family in ("gnu", "clang"):
+        chosen = choose_toolchain(with_toolchain(target, family=family, sysroot=str(tmp_path)), root)
+        assert chosen.file == root / "toolchains" / family / "toolchain.cmake"
+        assert chosen.file.is_file()
+        assert chosen.variables["EDGEBUILD_SYSROOT"] == str(tmp_path)
+        assert chosen.variables["EDGEBUILD_TRIPLE"] == "x86_64-linux-gnu"
+    own = tmp_path / "own.cmake"
+    own.write_text("set(CMAKE_SYSTEM_NAME Linux)\n")
+    first = choose_toolchain(with_toolchain(target, file=str(own)), root)
+    assert first.file == own
+    own.write_text("set(CMAKE_SYSTEM_NAME Linux) # changed\n")
+    assert choose_toolchain(with_toolchain(target, file=str(own)), root).identity != first.identity
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"family": "gnu"}, r"needs x86_64-linux-gnu-g\+\+, which is not on PATH"),
+        ({"family": "clang"}, r"needs clang\+\+, which is not on PATH"),
+        ({"family": "gnu", "sysroot": "/no/such/sysroot"}, r"is no folder: /no/such/sysroot"),
+        ({"file": "/no/such/file.cmake"}, r"/no/such/file\.cmake can't be read"),
+    ],
+)
+def test_a_compiler_that_is_not_there_is_named_with_what_to_do(
+    changes: dict[str, str], said: str, target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ToolError, match=said) as caught:
+        build_runner(with_toolchain(target, **changes), Cache(tmp_path / "cache"), SilentProgress())
+    assert caught.value.hint
+
+
+def test_a_toolchain_file_that_cmake_refuses_is_one_line(target: TargetSpec, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.cmake"
+    bad.write_text('message(FATAL_ERROR "no such board")\n')
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(ToolError, match="could not configure the runner") as caught:
+        build_runner(with_toolchain(target, file=str(bad)), cache, SilentProgress())
+    assert "\n" not in caught.value.message
+    assert [p for p in (cache.root / "native").iterdir() if p.is_dir()] == []
+
+
+def test_a_runner_that_came_with_the_wheel_serves_without_any_tool_as_long_as_it_fits(
+    sources: NativeSources, target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "program"
+    program.write_bytes(b"\x7fELF ready-made")
+    folder = tmp_path / "prebuilt"
+    digest = content_key(sources.digest())
+    assert len(write_prebuilt(folder, digest, [(target, program), (target, program)], None)) == 1
+    wheel = replace(sources, prebuilt=folder)
+    monkeypatch.setattr(runner, "find_sources", lambda: wheel)
+
+    def no_tool() -> None:
+        msg = "a tool was asked for"
+        raise ToolError(msg)
+
+    for name in ("find_cross_tools", "find_zig"):
+        monkeypatch.setattr(runner, name, no_tool)
+    monkeypatch.setattr(toolchain, "find_zig", no_tool)
+    cache = Cache(tmp_path / "cache")
+    found = build_runner(target, cache, SilentProgress())
+    assert found.read_bytes() == b"\x7fELF ready-made"
+    assert os.access(found, os.X_OK)
+    others = [
+        replace(target, os=replace(target.os, glibc="2.31")),
+        with_toolchain(target, cpu_flags=("-mcpu=x86_64_v3",)),  # type: ignore[arg-type]
+    ]
+    for other in others:
+        with pytest.raises(ToolError, match="a tool was asked for"):
+            build_runner(other, cache, SilentProgress())
+    found.write_bytes(b"\x7fELF changed")
+    with pytest.raises(ToolError, match="is damaged or gone"):
+        build_runner(target, cache, SilentProgress())
+    (sources.root / "cpp/a.cpp").write_text("changed")
+    with pytest.raises(ToolError, match="a tool was asked for"):
+        build_runner(target, cache, SilentProgress())
 
 
 def test_the_real_sources_are_complete_and_every_licence_has_text() -> None:
