@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _BENCH_SECONDS = 1.0
 _WARMUP = 3
 _EMULATED_STEP_S = 60.0
+_UNKNOWN_INFERENCE_S = 0.5
 _EMULATED_SLOWDOWN = 1000.0
 """An emulated inference takes up to 300 times as long as one by PyTorch here (measured: MobileNetV2 125); more is a hang."""
 
@@ -83,7 +84,7 @@ def prove(
         measure: Whether to measure latency too; never done under an emulator.
         deadline_s: Time limit of loading a variant and of each inference, in seconds; the board's, so not the emulator's.
         held_out: By INT8 variant the data that it was judged by on this machine; it is judged by them again under an emulator.
-        inference_s: What one inference of the original takes here, in seconds: an emulator that takes far longer hangs.
+        inference_s: What one inference of the original takes here, in seconds: an emulator that takes far longer hangs. None: not known.
 
     Returns:
         The proof, and whether it came from the cache.
@@ -112,7 +113,8 @@ def prove(
     )
     environment = _runtime_environment(engines)
     steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
-    limit_s = None if emulator is None else steps * (_EMULATED_STEP_S + _EMULATED_SLOWDOWN * (inference_s or 0.0))
+    step_s = _EMULATED_STEP_S + _EMULATED_SLOWDOWN * (_UNKNOWN_INFERENCE_S if inference_s is None else inference_s)
+    limit_s = None if emulator is None else steps * step_s
 
     def make(folder: Path) -> None:
         verified = query_edgerun(
