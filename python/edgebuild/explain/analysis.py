@@ -105,7 +105,11 @@ class _Analyst:
         self.forms = forms_of(evidence.fused_operators)
         # What the integers stand for: the float graph with everything that the plan does to it before it is quantised.
         self.exact = write_rewritten(
-            graph, folder / "exact.onnx", smoothing=self.plan.smoothing, equalization=self.plan.equalization
+            graph,
+            folder / "exact.onnx",
+            smoothing=self.plan.smoothing,
+            equalization=self.plan.equalization,
+            layers=self.plan.modes,
         )
         self.model = load_model(self.exact)
         layers = {layer.name: layer for layer in find_layers(self.model.graph)}

@@ -35,8 +35,11 @@ SAMPLES = 32
 ROWS = 128
 """Places of an image, or tokens, that are taken of each batch."""
 
-_DAMPING = 0.01
-"""Added to the diagonal of H, of its mean: what few samples say about directions that they hardly have is not to be trusted."""
+_DAMPING = 0.2
+"""Added to the diagonal of H, of its mean: what few samples say about directions that they hardly have is not to be trusted.
+
+On MiniLM with 24 samples 0.01 takes 1.2 dB off the noise that rounding all weights adds, 0.1 takes 1.8 and 0.3 takes 2.2, with 64
+samples 0.2 takes 2.6; 1 takes less again."""
 
 _LARGEST_DEPTH = 6144
 """Weights of one output beyond which a layer is left alone: H grows with the square, the work with the cube."""

@@ -87,14 +87,19 @@ def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: 
     """Writes the graph quantised by a plan; weights of 256 MiB or more beside it."""
     model = load_model(graph)
     # Factors are found on the graph in which all that can be is prepared; only there they fit.
-    _rewrite(model, None if plan.equalization else plan.modes, plan.smoothing, plan.equalization)
+    _rewrite(model, None if plan.equalization else plan.modes, plan.smoothing, plan.equalization, plan.modes)
     insert(model, plan, scheme, forms)
     _save(model, path)
     return path
 
 
 def write_rewritten(
-    graph: Path, path: Path, *, smoothing: Smoothing | None = None, equalization: Vectors | None = None
+    graph: Path,
+    path: Path,
+    *,
+    smoothing: Smoothing | None = None,
+    equalization: Vectors | None = None,
+    layers: Collection[str] | None = None,
 ) -> Path:
     """Writes the float graph with what a plan does to it first, whose ranges are to be observed.
 
@@ -103,19 +108,24 @@ def write_rewritten(
         path: Where to write.
         smoothing: As in the plan.
         equalization: As in the plan.
+        layers: Names of those that it quantises; None: all that can be.
     """
     model = load_model(graph)
-    _rewrite(model, None, smoothing, equalization or {})
+    _rewrite(model, None, smoothing, equalization or {}, layers)
     _save(model, path)
     return path
 
 
 def _rewrite(
-    model: ir.Model, layers: Collection[str] | None, smoothing: Smoothing | None, equalization: Vectors
+    model: ir.Model,
+    prepared: Collection[str] | None,
+    smoothing: Smoothing | None,
+    equalization: Vectors,
+    layers: Collection[str] | None,
 ) -> None:
-    prepare(model, layers)
+    prepare(model, prepared)
     apply_equalization(model, equalization)
-    apply_smoothing(model, smoothing)
+    apply_smoothing(model, smoothing, layers)
 
 
 def apply_equalization(model: ir.Model, factors: Vectors) -> None:
@@ -124,11 +134,11 @@ def apply_equalization(model: ir.Model, factors: Vectors) -> None:
         equalize(model, {name: np.asarray(values) for name, values in factors.items()})
 
 
-def apply_smoothing(model: ir.Model, smoothing: Smoothing | None) -> None:
-    """Smooths in place as a plan says."""
+def apply_smoothing(model: ir.Model, smoothing: Smoothing | None, layers: Collection[str] | None = None) -> None:
+    """Smooths in place as a plan says, for the layers that it quantises; None: all."""
     if smoothing is not None:
         absmax = {name: np.asarray(values) for name, values in smoothing.absmax.items()}
-        smooth(model, absmax, alpha=smoothing.alpha, alphas=smoothing.alphas)
+        smooth(model, absmax, alpha=smoothing.alpha, alphas=smoothing.alphas, splits=smoothing.splits, layers=layers)
 
 
 def _save(model: ir.Model, path: Path) -> None:

@@ -1,5 +1,7 @@
 """GraphEditor: adds values to a graph under names that are free, without looking through the whole graph for each."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
@@ -34,6 +36,14 @@ class GraphEditor:
         value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self.graph.register_initializer(value)
         return value
+
+    def insert_behind(self, value: ir.Value, nodes: Sequence[ir.Node]) -> None:
+        """Puts nodes directly behind what makes a value; those that read an input of the graph come first."""
+        producer = value.producer()
+        if producer is None:
+            self.graph.insert_before(next(iter(self.graph)), nodes)
+        else:
+            self.graph.insert_after(producer, nodes)
 
 
 def _free(wanted: str, taken: set[str]) -> str:

@@ -3,7 +3,10 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal, get_args
+
+from edgebuild.quantize.split import MOST_COPIES, Split
 
 Mode = Literal["static", "dynamic", "rowwise", "blockwise"]
 """How a layer is computed: on ranges measured before, on the range of each run, on that of rows scaled alike, or on integer
@@ -18,11 +21,13 @@ class Smoothing:
         alpha: How much of it, from 0 to 1.
         absmax: Largest magnitude of each channel of the activations, by name.
         alphas: The same as ``alpha`` for single activations, by name.
+        splits: Activations of which outlying channels are split first, by name.
     """
 
     alpha: float
     absmax: "Vectors"
     alphas: Mapping[str, float] = field(default_factory=dict)
+    splits: Mapping[str, Split] = field(default_factory=dict)
 
 
 Vectors = Mapping[str, tuple[float, ...]]
@@ -71,6 +76,7 @@ class Plan:
                 "alpha": self.smoothing.alpha,
                 "absmax": _lists(self.smoothing.absmax),
                 "alphas": dict(self.smoothing.alphas),
+                **({"splits": _split_lists(self.smoothing.splits)} if self.smoothing.splits else {}),
             },
         }
         if self.equalization:
@@ -100,6 +106,7 @@ class Plan:
                     alpha=float(smoothing["alpha"]),
                     absmax=_vectors(smoothing["absmax"]),
                     alphas={str(name): float(alpha) for name, alpha in smoothing.get("alphas", {}).items()},
+                    splits=_splits(smoothing.get("splits", {})),
                 )
             equalization = _vectors(data.get("equalization", {}))
             means = _vectors(data.get("means", {}))
@@ -150,6 +157,25 @@ def _vectors(data: Any) -> dict[str, tuple[float, ...]]:
             msg = f"expected a list of numbers for '{name}'"
             raise TypeError(msg)
         found[str(name)] = tuple(map(float, values))
+    return found
+
+
+def _split_lists(splits: Mapping[str, Split]) -> dict[str, list[list[float]]]:
+    return {
+        name: [list(triple) for triple in zip(split.channels, split.copies, split.steps, strict=True)]
+        for name, split in splits.items()
+    }
+
+
+def _splits(data: Any) -> dict[str, Split]:
+    found = {}
+    for name, triples in data.items():
+        channels, copies, steps = zip(*((int(c), int(n), float(s)) for c, n, s in triples), strict=True)
+        fits = all(3 <= n <= MOST_COPIES and n % 2 for n in copies) and all(math.isfinite(s) and s >= 0 for s in steps)
+        if not fits or channels[0] < 0 or any(a >= b for a, b in pairwise(channels)):
+            msg = f"expected ascending channels, each with an odd number of copies up to {MOST_COPIES}, for '{name}'"
+            raise ValueError(msg)
+        found[str(name)] = Split(channels=channels, copies=copies, steps=steps)
     return found
 
 

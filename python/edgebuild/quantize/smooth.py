@@ -6,7 +6,7 @@ by it. The product is the same but for rounding. The division goes into the norm
 its readers are such products; else it is a multiplication of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgebuild.graph.values import constant_array, input_at
+from edgebuild.graph.values import constant_array, input_at, is_op
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Layer, find_layers
+from edgebuild.quantize.split import Split, split_channels
 
 LIMIT = 2.0**10
 """Of a factor, both ways: a channel that is always 0 has no range to move, and float32 has to hold the weights."""
@@ -40,31 +41,51 @@ def smoothable(graph: ir.Graph) -> dict[str, list[Layer]]:
 
 
 def smooth(
-    model: ir.Model, absmax: Absmax, *, alpha: float = 0.5, alphas: Mapping[str, float] = MappingProxyType({})
+    model: ir.Model,
+    absmax: Absmax,
+    *,
+    alpha: float = 0.5,
+    alphas: Mapping[str, float] = MappingProxyType({}),
+    splits: Mapping[str, Split] = MappingProxyType({}),
+    layers: Collection[str] | None = None,
 ) -> int:
-    """Smooths in place every activation with outlying channels.
+    """Splits channels in place as asked for, then smooths every activation with outlying channels.
 
     Args:
         model: Float graph.
         absmax: Largest magnitude of each channel of the activations, ``(K,)``, by name; those that are missing stay.
         alpha: How much of the range moves, from 0 (none) to 1 (all).
         alphas: The same for single activations, by name.
+        splits: What is split first, by the activation's name.
+        layers: Names of those that will be quantised; None: all. What none of them reads stays as it is.
 
     Returns:
         How many activations were smoothed.
+
+    Raises:
+        InternalError: A split does not fit.
     """
+    originals = {new: old for old, new in split_channels(model, splits, layers).items()}
+    left = set(originals.values())
     editor = GraphEditor(model.graph)
     count = 0
-    for name, layers in smoothable(model.graph).items():
-        if name not in absmax:
+    for name, readers in smoothable(model.graph).items():
+        original = originals.get(name, name)
+        if original not in absmax or name in left:
             continue
-        factors = _factors(absmax[name], layers, alphas.get(name, alpha))
+        if layers is not None and not any(layer.name in layers for layer in readers):
+            continue
+        largest = absmax[original]
+        if name in originals:
+            split = splits[original]
+            largest = np.concatenate([largest, largest[split.extra()]]) / split.divisors(len(largest))
+        factors = _factors(largest, readers, alphas.get(original, alpha))
         if factors is None:
             continue
-        data = layers[0].data
-        if not _into_norm(editor, data, layers, factors):
-            _multiplication(editor, data, layers, factors)
-        for layer in layers:
+        data = readers[0].data
+        if not _into_norm(editor, data, readers, factors) and not _into_parts(editor, data, readers, factors):
+            _multiplication(editor, data, readers, factors)
+        for layer in readers:
             _scale_rows(editor, layer, factors)
         count += 1
     return count
@@ -108,13 +129,29 @@ def _row_magnitudes(layer: Layer) -> npt.NDArray[np.float64]:
     return np.asarray(weight.max(axis=0 if layer.transposed else 1))
 
 
+def _read_by_others(data: ir.Value, layers: list[Layer]) -> bool:
+    readers = {layer.nodes[0] for layer in layers}
+    return data.is_graph_output() or any(use.node not in readers for use in data.uses())
+
+
+def _into_parts(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> bool:
+    """Divides the constant of the multiplication that makes ``data``, as that of split channels, if nobody else reads it."""
+    node = data.producer()
+    if node is None or not is_op(node, "Mul") or _read_by_others(data, layers):
+        return False
+    constant = node.inputs[1]
+    array = constant_array(constant)
+    if constant is None or array is None or array.shape != factors.shape:
+        return False
+    divided = (array.astype(np.float64) / factors).astype(np.float32)
+    node.replace_input_with(1, editor.initializer(f"{constant.name}_smoothed", divided, ir.DataType.FLOAT))
+    return True
+
+
 def _into_norm(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> bool:
     """Divides the scale and shift of the normalisation that makes ``data``, if nobody else reads it."""
     node = data.producer()
-    readers = {layer.nodes[0] for layer in layers}
-    if node is None or node.op_type not in _NORMS or data.is_graph_output():
-        return False
-    if any(use.node not in readers for use in data.uses()) or data is not node.outputs[0]:
+    if node is None or node.op_type not in _NORMS or data is not node.outputs[0] or _read_by_others(data, layers):
         return False
     positions = [position for position in _NORMS[node.op_type] if position is not None]
     arrays = {position: constant_array(input_at(node, position)) for position in positions}
@@ -137,11 +174,7 @@ def _multiplication(editor: GraphEditor, data: ir.Value, layers: list[Layer], fa
     output = node.outputs[0]
     output.name = editor.fresh(f"{data.name}_smoothed")
     output.type, output.shape = data.type, data.shape
-    producer = data.producer()
-    if producer is None:
-        editor.graph.insert_before(next(iter(editor.graph)), node)
-    else:
-        editor.graph.insert_after(producer, node)
+    editor.insert_behind(data, [node])
     for layer in layers:
         layer.nodes[0].replace_input_with(0, output)
 

@@ -25,7 +25,7 @@ from edgebuild.quantize.plan import Mode, Smoothing, Vectors
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.smooth import smoothable
 from edgebuild.quantize.tables import find_tables
-from edgebuild.quantize.tune import tune_products
+from edgebuild.quantize.tune import Tuning, tune_products
 from edgebuild.targets.spec import QuantizationScheme
 
 Roundings = Mapping[str, Mapping[str, str]]
@@ -112,7 +112,7 @@ class Bases:
         """In the order in which they are to be tried."""
         makers: list[Callable[[], Base | None]] = [self.first]
         if _mostly_products(self.model) and self._products:
-            makers.append(self.tuned)
+            makers += [self.smoothed, self.balanced]
         return makers
 
     def first(self) -> Base:
@@ -127,12 +127,24 @@ class Bases:
             return self._base("plain")
         return self._base("equalised", equalization={n: tuple(map(float, f)) for n, f in factors.items()})
 
-    def tuned(self) -> Base | None:
-        """Products smoothed, and their rows scaled, as suits each activation."""
+    def smoothed(self) -> Base | None:
+        """Products smoothed, or their rows scaled, as suits each activation."""
+        cheap, _ = self._tunings
+        return self._base("smoothed", smoothing=cheap.smoothing, modes=cheap.modes)
+
+    def balanced(self) -> Base | None:
+        """More rows scaled, and outlying channels split, where that takes away enough noise for its time."""
+        cheap, balanced = self._tunings
+        if balanced == cheap:
+            return None
+        return self._base("outliers split", smoothing=balanced.smoothing, modes=balanced.modes)
+
+    @cached_property
+    def _tunings(self) -> tuple[Tuning, Tuning]:
         at = self._calibration
         at.progress("rows that products read")
         with self._rewritten(None, {}) as graph:
-            tuning = tune_products(
+            return tune_products(
                 graph,
                 self._products,
                 named_batches(at.data, at.inputs),
@@ -141,7 +153,6 @@ class Bases:
                 reduce_range=self._scheme.reduce_range,
                 rowwise=self._forms.fused_products,
             )
-        return self._base("smoothed", smoothing=tuning.smoothing, modes=tuning.modes)
 
     @cached_property
     def _products(self) -> dict[str, list[Layer]]:

@@ -27,7 +27,7 @@ from edgebuild.targets.spec import QuantizationScheme
 EVALUATIONS = {"fast": 8, "normal": 24, "best": 96}
 """Candidates that may be judged for accuracy, by effort."""
 
-ROUNDING_SECONDS = {"fast": 0.0, "normal": 30.0, "best": 600.0}
+ROUNDING_SECONDS = {"fast": 0.0, "normal": 60.0, "best": 600.0}
 """For adaptive rounding, by effort: layers that are not reached in time are rounded to the nearest."""
 
 Tolerances = Mapping[str, tuple[float, float]]

@@ -28,7 +28,7 @@ from quantize_tools import (
 
 from edgebuild.errors import InternalError
 from edgebuild.graph.io import save_model
-from edgebuild.quantize.adaround import adaptive_roundings, apply_rounding, pack_rounding
+from edgebuild.quantize.adaround import _DAMPING, adaptive_roundings, apply_rounding, pack_rounding
 from edgebuild.quantize.insert import Forms
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.plan import Plan
@@ -134,8 +134,11 @@ def weights_noise(model: ir.Model, packed: Mapping[str, str], scheme: Quantizati
     return total
 
 
-def test_roundings_are_nearly_the_best_that_there_are(tmp_path: Path, opener: Any) -> None:
-    """All 2^16 ways to round each row up or down, tried."""
+def test_roundings_are_nearly_the_best_that_there_are(
+    tmp_path: Path, opener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All 2^16 ways to round each row up or down, tried: for the very data that was seen, so nothing is to be distrusted."""
+    monkeypatch.setattr("edgebuild.quantize.adaround._DAMPING", 0.01)
     depth, width = 16, 16
     array = weight(depth, width, seed=11)
     model = build(f"g (float[50,{depth}] x) => (float[?,?] y) {{ y = Gemm(x, v) }}", {"v": array})
@@ -262,3 +265,33 @@ def test_what_is_no_rounding_of_the_weight_is_refused(packed: str, words: str) -
     name = next(iter(plan.modes))
     with pytest.raises(InternalError, match=f"rounding of '{name}'.*{words}"):
         quantised(model, replace(plan, roundings={name: {"127": packed}}), scheme=U8S8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_few_samples_are_distrusted_so_that_other_data_gains_too(
+    seed: int, tmp_path: Path, opener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fewer rows than inputs, of which rounding has to hold for others of their kind."""
+    depth, width = 96, 40
+    array = weight(depth, width, seed=seed)
+    model = build(f"g (float[50,{depth}] x) => (float[?,?] y) {{ y = Gemm(x, v) }}", {"v": array})
+    random = np.random.default_rng(seed)
+    mixing = random.standard_normal((depth, depth)) * np.exp(-np.arange(depth) / 20)[:, None]
+    rows = (random.standard_normal((4096, depth)) @ mixing).astype(np.float32)
+    layer = find_layers(model.graph)[0]
+    nearest = quantize_weight(array, 1)
+
+    def left(damping: float) -> float:
+        """Noise on other rows, of that which rounding to the nearest has."""
+        monkeypatch.setattr("edgebuild.quantize.adaround._DAMPING", damping)
+        data = [{"x": rows[:50]}]
+        folder = tmp_path / str(damping)
+        folder.mkdir()
+        found = adaptive_roundings(saved(model, folder), [layer.name], [U8S8], lambda: data, opener, folder / "h")
+        rounded = apply_rounding(layer, nearest, found[layer.name]["127"])
+        errors = [np.square(rows[50:] @ (one.dequantized() - array)).sum() for one in (rounded, nearest)]
+        return float(errors[0] / errors[1])
+
+    usual, trusting = left(_DAMPING), left(1e-4)
+    assert usual < trusting
+    assert usual < 0.9

@@ -11,7 +11,16 @@ from quantize_tools import build
 from edgebuild.cache import Cache
 from edgebuild.quantize.layers import Layer, find_layers
 from edgebuild.quantize.smooth import smoothing_factors
-from edgebuild.quantize.tune import best_form, relative_noise, sample_rows, tune_products
+from edgebuild.quantize.tune import (
+    Form,
+    SampledRows,
+    _Activation,
+    balanced_forms,
+    cheap_form,
+    possible_forms,
+    sample_rows,
+    tune_products,
+)
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +39,7 @@ def rounded(array: Array, step: Array | float, low: float, high: float) -> Array
 
 
 def noise_by_doing(rows: Array, weight: Array, factors: Array | None, *, scaled: bool) -> float:
-    """The same as ``relative_noise``, with activations rounded for real."""
+    """The same as the estimate, with activations rounded for real."""
     rows, weight = rows.astype(np.float64), weight.astype(np.float64)
     signal = np.square(rows @ weight).sum(axis=1)
     exact = rows @ weight
@@ -44,10 +53,22 @@ def noise_by_doing(rows: Array, weight: Array, factors: Array | None, *, scaled:
     return float(np.mean(noise / signal) + noise.sum() / signal.sum())
 
 
+def sampled(rows: Array, heard: Array | None = None) -> SampledRows:
+    return SampledRows(rows=rows, heard=np.ones(len(rows), bool) if heard is None else heard)
+
+
+def estimate(rows: Array, weight: Array, factors: Array | None, copies: Array, *, heard: Array | None = None) -> Any:
+    activation = _Activation(sampled(rows, heard), weight, reduce_range=False)
+    return activation.noises(factors, copies, rowwise=True)
+
+
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("scaled", [False, True])
 @pytest.mark.parametrize("alpha", [None, 0.5, 0.85])
-def test_the_estimate_is_what_rounding_does(seed: int, scaled: bool, alpha: float | None) -> None:
+def test_the_estimate_is_what_rounding_does(
+    seed: int, scaled: bool, alpha: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgebuild.quantize.tune._ROUNDED", 1.0)  # weights are rounded to the nearest here
     random = np.random.default_rng(seed)
     k, n = int(random.integers(33, 130)), int(random.integers(17, 90))
     rows = (random.standard_normal((257, k)) * np.exp(random.standard_normal(k))).astype(np.float32)
@@ -56,45 +77,79 @@ def test_the_estimate_is_what_rounding_does(seed: int, scaled: bool, alpha: floa
     if alpha is not None:
         factors = smoothing_factors(np.abs(rows).max(axis=0).astype(np.float64), np.abs(weight).max(axis=1), alpha)
         assert factors is not None
-    estimate = relative_noise(rows, weight, factors, scaled=scaled, reduce_range=False)
-    assert estimate == pytest.approx(noise_by_doing(rows, weight, factors, scaled=scaled), rel=0.35)
+    noise, _ = estimate(rows, weight, factors, np.ones(k, np.int64))[scaled]
+    assert noise == pytest.approx(noise_by_doing(rows, weight, factors, scaled=scaled), rel=0.35)
+
+
+def test_rows_that_nobody_hears_share_the_range_and_count_for_nothing_else() -> None:
+    random = np.random.default_rng(0)
+    rows = random.standard_normal((300, 48)).astype(np.float32)
+    weight = random.standard_normal((48, 32)).astype(np.float32)
+    heard = np.arange(300) < 100
+    ones = np.ones(48, np.int64)
+    of_heard = estimate(rows[:100], weight, None, ones)
+    loud = rows.copy()
+    loud[200] *= 50  # padding with a huge value: it takes the range of each run from all, but not that of other rows
+    both = estimate(loud, weight, None, ones, heard=heard)
+    assert both[False][0] > 100 * of_heard[False][0]
+    assert both[True][0] == pytest.approx(of_heard[True][0], rel=0.1)
+
+
+def best(rows: Array, layers: tuple[Layer, ...], *, rowwise: bool = True) -> tuple[Form, Form]:
+    """The cheap form and the balanced one."""
+    forms = possible_forms(sampled(rows), layers, reduce_range=False, rowwise=rowwise)
+    assert forms[0].split is None
+    assert not forms[0].scaled
+    work = float(sum(layer.weight_size for layer in layers))
+    return cheap_form(forms), balanced_forms({"x": forms}, {"x": work})["x"]
 
 
 def test_a_huge_row_asks_for_scaled_rows() -> None:
     random = np.random.default_rng(1)
     rows = random.standard_normal((200, 64)).astype(np.float32)
     rows[::50] *= 100
-    (layer,) = layers_of({"w": random.standard_normal((64, 48)).astype(np.float32)})
-    assert best_form(rows, [layer], reduce_range=False, rowwise=True) == (0.0, True)
-    assert best_form(rows, [layer], reduce_range=False, rowwise=False)[1] is False
+    layers = layers_of({"w": random.standard_normal((64, 48)).astype(np.float32)})
+    for form in best(rows, layers):
+        assert form.scaled
+    assert not any(form.scaled for form in best(rows, layers, rowwise=False))
 
 
-def test_a_huge_channel_asks_for_smoothing() -> None:
+def test_a_huge_channel_asks_for_smoothing_and_is_split_where_there_is_time() -> None:
     random = np.random.default_rng(2)
-    rows = random.standard_normal((200, 64)).astype(np.float32)
-    rows[:, 7] *= 100
+    rows = random.standard_normal((200, 640)).astype(np.float32)
+    rows[:, 7] *= 30
     for transposed in (False, True):
-        weights = {name: random.standard_normal((64, 48)).astype(np.float32) for name in ("q", "k")}
+        weights = {name: random.standard_normal((640, 480)).astype(np.float32) for name in ("q", "k")}
         layers = layers_of({n: w.T.copy() if transposed else w for n, w in weights.items()}, transposed=transposed)
-        alpha, scaled = best_form(rows, layers, reduce_range=False, rowwise=True)
-        assert alpha > 0
-        assert not scaled
+        cheap, balanced = best(rows, layers)
+        assert cheap.alpha > 0
+        assert cheap.split is None
+        assert balanced.split is not None
+        assert 7 in balanced.split.channels
+        assert balanced.noise < cheap.noise
+
+
+def test_narrow_products_are_not_worth_splitting_for() -> None:
+    random = np.random.default_rng(2)
+    rows = random.standard_normal((200, 640)).astype(np.float32)
+    rows[:, 7] *= 30
+    _, balanced = best(rows, layers_of({"w": random.standard_normal((640, 3)).astype(np.float32)}))
+    assert balanced.split is None
 
 
 def test_even_rows_and_channels_stay_as_they_are() -> None:
     random = np.random.default_rng(3)
     rows = random.uniform(-1, 1, (200, 64)).astype(np.float32)
-    (layer,) = layers_of({"w": random.uniform(-1, 1, (64, 48)).astype(np.float32)})
-    _, scaled = best_form(rows, [layer], reduce_range=False, rowwise=True)
-    assert not scaled
+    cheap, _ = best(rows, layers_of({"w": random.uniform(-1, 1, (64, 48)).astype(np.float32)}))
+    assert not cheap.scaled
+    assert cheap.split is None
 
 
 @pytest.mark.parametrize("rows", [np.zeros((5, 64), np.float32), np.full((1, 64), 3e-38, np.float32)])
 def test_nothing_to_go_by_is_no_noise(rows: Array) -> None:
-    (layer,) = layers_of({"w": np.ones((64, 48), np.float32)})
-    alpha, scaled = best_form(rows, [layer], reduce_range=True, rowwise=True)
-    assert 0 <= alpha <= 1
-    assert not scaled
+    for form in best(rows, layers_of({"w": np.ones((64, 48), np.float32)})):
+        assert 0 <= form.alpha <= 1
+        assert not form.scaled
 
 
 def test_the_rewritten_graph_takes_the_strength_of_each_activation(tmp_path: Path) -> None:
@@ -129,10 +184,11 @@ def test_rows_of_inputs_and_of_values_inside_without_those_that_are_not_finite(
     given = np.concatenate([batch["x"] for batch in batches])
     finite = np.isfinite(given).all(axis=1)
     found = sample_rows(path, ["x"], batches, opener, cache)
-    np.testing.assert_array_equal(found["x"], given[finite])
+    np.testing.assert_array_equal(found["x"].rows, given[finite])
+    assert found["x"].heard.all()
     found = sample_rows(path, ["x", "y"], batches, opener, cache)
-    np.testing.assert_allclose(found["y"], given[finite] @ weights["w"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(found["y"].rows, given[finite] @ weights["w"], rtol=1e-4, atol=1e-4)
     products = {"x": find_layers(model.graph)}
-    tuning = tune_products(path, products, batches, opener, cache, reduce_range=False, rowwise=True)
+    tuning, _ = tune_products(path, products, batches, opener, cache, reduce_range=False, rowwise=True)
     np.testing.assert_array_equal(tuning.smoothing.absmax["x"], np.abs(given[finite]).max(axis=0))
     assert not list((tmp_path / "cache").rglob("graph.onnx"))
