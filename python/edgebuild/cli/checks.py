@@ -4,8 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
@@ -34,6 +34,9 @@ _PACKAGES = {
 _HEADERS = ("nlohmann/json.hpp", "CLI/CLI.hpp", "onnxruntime/onnxruntime_c_api.h")
 FIRST_BUILD = "the first build"
 """How ``get`` begins where nobody has to do anything."""
+
+READY_MADE = "came with edgebuild"
+"""How a runner is described that needs no compiler."""
 
 _CACHE_MIB = 2048  # zig's C library builds, engines and a few models
 
@@ -73,24 +76,18 @@ def machine_checks() -> list[Check]:
 
 
 def target_checks(target: TargetSpec) -> list[Check]:
-    """What building for ``target`` needs beyond the machine's own: toolchain file, engines, emulator."""
+    """What building for ``target`` needs beyond the machine's own: toolchain, engines, runner, emulator."""
     from edgebuild.native.sources import find_sources
+    from edgebuild.native.toolchain import choose_toolchain
 
-    checks = []
+    found = ""
     try:
-        toolchain = find_sources().root / "toolchains" / "zig" / f"{target.toolchain.triple}.cmake"
-        there = toolchain.is_file()
-    except EdgebuildError:
-        there = False
-    checks.append(
-        Check(
-            name="toolchain",
-            state="ok" if there else "missing",
-            needed_for="runners",
-            found=target.toolchain.triple if there else f"no toolchain file for {target.toolchain.triple}",
-            get="write one in toolchains/zig/, after the others",
-        )
-    )
+        toolchain = choose_toolchain(target, find_sources().root)
+        state: State = "ok"
+        found, get = f"{target.toolchain.triple}, {toolchain.identity[0]}", ""
+    except EdgebuildError as error:
+        state, found, get = "missing", error.message, error.hint or "correct [toolchain] of the target's file"
+    checks = [Check(name="toolchain", state=state, needed_for="runners", found=found, get=get)]
     checks += [_engine(target, backend.name, backend.version) for backend in target.runtime]
     return [*checks, _runner(target), _emulator(target)]
 
@@ -111,6 +108,16 @@ def _is_cached(look: Callable[[Cache], object]) -> bool:
     except (LookupError, EdgebuildError):
         return False
     return True
+
+
+def without_compilers(found: Sequence[Check]) -> list[Check]:
+    """The same checks; where the target's runner came with edgebuild, nothing that compiles runners is missing."""
+    if not any(check.name == "runner" and check.found.startswith(READY_MADE) for check in found):
+        return list(found)
+    return [
+        replace(check, state="absent") if check.needed_for == "runners" and check.state == "missing" else check
+        for check in found
+    ]
 
 
 def fetch(target: TargetSpec, progress: Progress) -> None:
@@ -272,16 +279,14 @@ def _runner(target: TargetSpec) -> Check:
     from edgebuild.native.runner import build_runner
     from edgebuild.report import SilentProgress
 
-    cached = _is_cached(lambda cache: build_runner(target, cache, SilentProgress()))
-    return Check(
-        name="runner",
-        state="ok" if cached else "absent",
-        needed_for="bundles",
-        found=f"in the cache, compiled for {' '.join(target.toolchain.cpu_flags) or target.toolchain.triple}"
-        if cached
-        else "",
-        get=f"{FIRST_BUILD} compiles it, which takes minutes",
-    )
+    look = _OnlyLooks(Cache.default().root)
+    try:
+        program = build_runner(target, look, SilentProgress())
+    except (LookupError, EdgebuildError):
+        get = f"{FIRST_BUILD} compiles it, which takes minutes"
+        return Check(name="runner", state="absent", needed_for="bundles", found="", get=get)
+    place = "in the cache" if program.is_relative_to(look.root) else READY_MADE
+    return Check(name="runner", state="ok", needed_for="bundles", found=f"{place}, {target.toolchain.triple}")
 
 
 def _emulator(target: TargetSpec) -> Check:

@@ -33,6 +33,7 @@ def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> in
         with show_progress(silent=as_json, verbose=verbose) as progress:
             checks.fetch(spec or load_target("host"), progress)
     found = checks.machine_checks() + (checks.target_checks(spec) if spec is not None else [])
+    found = checks.without_compilers(found)
     missing = [check for check in found if check.state == "missing"]
     code = ToolError.exit_code if missing else 0
     if as_json:

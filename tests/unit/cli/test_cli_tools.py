@@ -100,6 +100,25 @@ def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) ->
     assert "--target jetson-orin --fetch" in invoke("doctor", "--target", "jetson").out
 
 
+def test_doctor_misses_no_compiler_where_the_runner_came_with_edgebuild(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgebuild.errors import ToolError
+    from edgebuild.native import runner, toolchain
+
+    def no_zig() -> Any:
+        msg = "no ziglang"
+        raise ToolError(msg, hint="pip install it")
+
+    (tmp_path / "edgerun").write_bytes(b"")
+    monkeypatch.setattr(toolchain, "find_zig", no_zig)
+    states = {c["name"]: c["state"] for c in invoke("doctor", "--target", "raspberrypi4", "--json").json["checks"]}
+    assert (states["toolchain"], states["runner"]) == ("missing", "absent")
+    monkeypatch.setattr(runner, "find_prebuilt", lambda *_: tmp_path / "edgerun")
+    states = {c["name"]: c["state"] for c in invoke("doctor", "--target", "raspberrypi4", "--json").json["checks"]}
+    assert (states["toolchain"], states["runner"]) == ("absent", "ok")
+
+
 def test_doctor_looks_and_makes_nothing(invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "new"))
     assert invoke("doctor", "--target", "raspberrypi2").code in (0, 10)
