@@ -9,7 +9,6 @@ namespace edgebuild::python {
 void raise(const Status& status) {
   const py::module_ errors = py::module_::import("edgebuild.errors");
   const int code = exit_code(status.code());
-  // What has no class of its own (a cancelled run) is an EdgebuildError.
   const py::object kind = errors.attr("ERRORS_BY_EXIT_CODE").attr("get")(code, errors.attr("EdgebuildError"));
   py::object error = kind(py::str(status.message()));
   PyErr_SetObject(kind.ptr(), error.ptr());

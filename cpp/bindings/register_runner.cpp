@@ -50,8 +50,8 @@ class PyRunner {
     return json.text();
   }
 
-  py::dict run(const py::dict& inputs, std::optional<double> deadline, const std::optional<py::dict>& out,
-               bool profile) {
+  py::dict run(const py::dict& inputs, std::optional<double> deadline, const std::optional<py::dict>& out, bool profile,
+               Cancellation* cancellation) {
     const std::shared_ptr<Runner> runner = open();  // stays, whoever calls close() in the meantime
     const Signature& signature = runner->signature();
     Inputs converted;
@@ -60,6 +60,7 @@ class PyRunner {
     if (out) bind_outputs(*out, signature, outputs);
     RunOptions options;
     options.profile = profile;
+    options.cancellation = cancellation;  // the caller's argument, so it lives as long as this call
     if (deadline) {
       if (!(*deadline > 0.0)) raise(Status(Code::kUsage, "deadline: expected a number of seconds above 0"));
       const auto limit = static_cast<std::int64_t>(std::min(*deadline, 1e9) * 1e9);
@@ -219,6 +220,12 @@ std::unique_ptr<PyRunner> make_runner(const std::string& path, const std::string
 }  // namespace
 
 void register_runner(py::module_& module) {
+  // cancel() waits for the runs that it stops, and they come back without the GIL.
+  py::class_<Cancellation>(module, "Cancellation")
+      .def(py::init())
+      .def("cancel", &Cancellation::cancel, py::call_guard<py::gil_scoped_release>())
+      .def("reset", &Cancellation::reset, py::call_guard<py::gil_scoped_release>())
+      .def_property_readonly("cancelled", &Cancellation::cancelled);
   py::class_<PyRunner>(module, "Runner")
       .def(py::init(&make_runner), py::arg("path"), py::kw_only(), py::arg("backend"), py::arg("variant"),
            py::arg("fallback"), py::arg("options"), py::arg("runtime_path"), py::arg("state_dir"), py::arg("cache_dir"),
@@ -237,7 +244,8 @@ void register_runner(py::module_& module) {
                                }
                                return result;
                              })
-      .def("run", &PyRunner::run, py::arg("inputs"), py::arg("deadline"), py::arg("out"), py::arg("profile"))
+      .def("run", &PyRunner::run, py::arg("inputs"), py::arg("deadline"), py::arg("out"), py::arg("profile"),
+           py::arg("cancellation") = nullptr)
       .def("preprocess", &PyRunner::preprocess, py::arg("name"), py::arg("images"))
       .def("profile", &PyRunner::profile)
       .def("close", &PyRunner::close);

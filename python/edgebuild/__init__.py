@@ -21,14 +21,16 @@ if TYPE_CHECKING:
     from edgebuild import errors as errors
     from edgebuild.build import build as build
     from edgebuild.bundle.reader import Bundle as Bundle
+    from edgebuild.runtime import Cancellation as Cancellation
     from edgebuild.runtime import Runner as Runner
     from edgebuild.targets import load_target as load_target
 
-__all__ = ["Bundle", "Runner", "__version__", "build", "errors", "load_target"]
+__all__ = ["Bundle", "Cancellation", "Runner", "__version__", "build", "errors", "load_target"]
 
 # Imported on first use: a board runs bundles without ever paying for the builder.
 _HOMES = {
     "Bundle": "edgebuild.bundle.reader",
+    "Cancellation": "edgebuild.runtime",
     "Runner": "edgebuild.runtime",
     "build": "edgebuild.build",
     "load_target": "edgebuild.targets",

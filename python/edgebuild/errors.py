@@ -106,6 +106,13 @@ class DeadlineError(EdgebuildError):
 EXIT_INTERRUPTED = 130
 """Exit code after Ctrl-C."""
 
+
+class CancelledError(EdgebuildError):
+    """A run was stopped by its ``Cancellation``."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 ERRORS_BY_EXIT_CODE: dict[int, type[EdgebuildError]] = {
     kind.exit_code: kind
     for kind in (
@@ -120,6 +127,7 @@ ERRORS_BY_EXIT_CODE: dict[int, type[EdgebuildError]] = {
         ModelError,
         ToolError,
         DeadlineError,
+        CancelledError,
     )
 }
 """The exception class of each exit code, for errors that come from another process; of a code that has two, the general one."""

@@ -32,6 +32,32 @@ class ProfileEntry(NamedTuple):
     calls: int
 
 
+class Cancellation:
+    """Stops runs from another thread: given to ``Runner.run``, it stops them when ``cancel`` is called.
+
+    One serves any number of runs, of any Runners, at once and one after another.
+    """
+
+    def __init__(self) -> None:
+        self._native = _runtime.Cancellation()
+
+    def cancel(self) -> None:
+        """Stop the runs that were given this: they raise CancelledError, or give their result if that came first.
+
+        Returns when they have ended. Later runs raise CancelledError at once, until ``reset``.
+        """
+        self._native.cancel()
+
+    def reset(self) -> None:
+        """Let later runs begin again."""
+        self._native.reset()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether ``cancel`` was called, and not ``reset`` since."""
+        return self._native.cancelled
+
+
 class Runner:
     """A loaded model. Any number of threads may use one Runner at once; the GIL is released while it runs.
 
@@ -100,6 +126,7 @@ class Runner:
         deadline: float | None = None,
         out: Mapping[str, NDArray[Any]] | None = None,
         profile: bool = False,
+        cancellation: Cancellation | None = None,
     ) -> Any:
         """Run one inference.
 
@@ -114,6 +141,7 @@ class Runner:
             deadline: Seconds after which the run is stopped.
             out: Arrays to write outputs into, by name, each with the result's dtype and shape.
             profile: Collect node times; see ``profile``.
+            cancellation: What may stop the run from another thread.
 
         Returns:
             ``{name: value}`` in the signature's order; with ``structured`` whatever the original model returned.
@@ -122,10 +150,15 @@ class Runner:
         Raises:
             SignatureError: A name, dtype, rank or size does not fit; names the tensor.
             DeadlineError: The deadline passed.
+            CancelledError: ``cancellation`` stopped it, or had been called before.
             InternalError: The engine failed; the Runner stays usable.
         """
         bound = None if out is None else dict(out)
-        results = self._run(inputs if type(inputs) is dict else dict(inputs), deadline, bound, profile)
+        given = inputs if type(inputs) is dict else dict(inputs)
+        if cancellation is None:
+            results = self._run(given, deadline, bound, profile)
+        else:
+            results = self._run(given, deadline, bound, profile, cancellation._native)
         if not structured:
             return results
         return _rebuild(self.signature.output_structure, list(results.values()))

@@ -21,7 +21,12 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 @click.argument("model", required=False, metavar="MODEL", type=click.Path())
 @click.option("--target", type=TargetName(), metavar="T", help="Board: a name, an alias, or the path of a target file.")
 @click.option(
-    "-o", "--output", "out", metavar="OUT.edge", type=click.Path(path_type=Path), help="The bundle's archive."
+    "-o",
+    "--output",
+    "out",
+    metavar="OUT.edge",
+    type=click.Path(path_type=Path),
+    help="The bundle's archive; the folder in it is STEM.TARGET.",
 )
 @click.option(
     "--input", "inputs", multiple=True, metavar="'[NAME:]DTYPE[DIMS]'", help="An input, e.g. 'x:float32[1,3,224,224]'."

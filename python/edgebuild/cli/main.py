@@ -115,6 +115,14 @@ def _report(command: str | None, message: str, hint: str | None, code: int) -> i
     return code
 
 
+_PRECISION_HINT = (
+    "the target says which precisions pay (`edgebuild targets NAME`): CPUs run float32, and INT8 with --int8 --calib DATA; "
+    "float16 gains nothing there (docs/quantization.md)"
+)
+_OF_OTHERS = dict.fromkeys(("--precision", "--fp16", "--float16", "--half", "--bf16", "--bfloat16"), _PRECISION_HINT)
+"""Options of other tools that ours has no need of, each with what to do here."""
+
+
 def _explain(error: click.ClickException) -> tuple[str, str | None]:
     """Click's own errors in our words: what is wrong, and the nearest name or where help is."""
     context = getattr(error, "ctx", None)
@@ -125,6 +133,8 @@ def _explain(error: click.ClickException) -> tuple[str, str | None]:
         return f"{command}: no command is given", f"it has {', '.join(f'`{command} {name}`' for name in names)}"
     if isinstance(error, click.NoSuchOption):
         message = f"unknown option {error.option_name}"
+        if error.option_name in _OF_OTHERS:
+            return message, _OF_OTHERS[error.option_name]
         known = _options_of(context)
         near = output.nearest(error.option_name, error.possibilities or known) or output.nearest(
             error.option_name, known

@@ -272,3 +272,11 @@ def test_a_model_in_place_of_a_bundle_is_said_to_be_one(invoke: Invoke) -> None:
 
 def test_json_is_one_line(invoke: Invoke) -> None:
     assert len(invoke("targets", "--json").out.splitlines()) == 1
+
+
+@pytest.mark.parametrize("option", ["--precision=float16", "--fp16", "--bf16"])
+def test_options_for_half_precision_say_what_pays_on_cpus(invoke: Invoke, option: str) -> None:
+    result = invoke("--target", "x86-64", "m.pt", option)
+    assert result.code == 2
+    assert f"unknown option {option.partition('=')[0]}" in result.err
+    assert "CPUs run float32, and INT8 with --int8 --calib DATA" in result.err

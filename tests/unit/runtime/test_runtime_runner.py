@@ -3,6 +3,7 @@
 import ctypes
 import gc
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,19 @@ import runtime_bundles as bundles
 from onnx import TensorProto, helper
 
 from edgebuild.bundle.manifest import Requirements
-from edgebuild.errors import DeadlineError, EdgebuildError, IncompatibleError, SignatureError, UsageError
+from edgebuild.errors import (
+    CancelledError,
+    DeadlineError,
+    EdgebuildError,
+    IncompatibleError,
+    SignatureError,
+    UsageError,
+)
 from edgebuild.model.signature import ContainerType, Signature, TensorType
 
 pytest.importorskip("edgebuild._runtime", reason="the extension module is not built")
 
-from edgebuild.runtime import Runner, _rebuild
+from edgebuild.runtime import Cancellation, Runner, _rebuild
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +310,39 @@ def test_load_errors_are_those_of_the_command_line(affine: Path, tmp_path: Path)
     assert Runner(bundle).passed_over[0].variant == "fast"
     with pytest.raises(IncompatibleError, match="no_such_feature"):
         Runner(bundle, fallback=False)
+
+
+def test_a_cancellation_stops_its_runs_from_another_thread_and_no_other(tmp_path: Path) -> None:
+    endless = {"x": np.array(True)}
+    stop, other = Cancellation(), Cancellation()
+    ended: list[str] = []
+    with Runner(bundles.endless(tmp_path / "b")) as runner:
+
+        def run(name: str, cancellation: Cancellation) -> None:
+            with pytest.raises(CancelledError):
+                runner.run(endless, cancellation=cancellation)
+            ended.append(name)
+
+        threads = [
+            threading.Thread(target=run, args=("stopped", stop)),
+            threading.Thread(target=run, args=("stopped", stop)),
+            threading.Thread(target=run, args=("other", other)),
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        assert not stop.cancelled
+        stop.cancel()
+        assert stop.cancelled
+        for thread in threads[:2]:
+            thread.join(timeout=30)
+        assert ended == ["stopped", "stopped"]
+        with pytest.raises(CancelledError, match="cancelled before it began"):
+            runner.run(endless, cancellation=stop)
+        stop.reset()
+        with pytest.raises(DeadlineError):  # so it began
+            runner.run(endless, cancellation=stop, deadline=0.05)
+        other.cancel()
+        threads[2].join(timeout=30)
+        assert ended[-1] == "other"
+    assert CancelledError.exit_code == 130
