@@ -219,14 +219,9 @@ def build_from_request(
     clock.enter("pack")
     with staged_bundle(parts, cache) as staged:
         check_size(staged, target, options.max_size_bytes)
-        clock.enter("prove", f"the bundle's own runner{f' under {place.emulator}' if place.emulator else ''}")
+        under = f" under {place.emulator}" if place.emulator else ""
+        clock.enter("prove", f"the bundle's own runner{under}" if place.kind else "left out")
         original_ms = exported.original_latency_ms
-        held_out: dict[str, HeldOut] = {}
-        for spec, result, (graph, _) in zip(specs, quantized, graphs, strict=False):
-            if place.emulator is not None and options.quantize is not None:
-                from edgebuild.devices.held_out import judged_variants
-
-                held_out |= judged_variants(target, spec, result, graph.path, options.quantize, cache)
         proof, hit = prove(
             staged,
             cache,
@@ -235,7 +230,7 @@ def build_from_request(
             measure=options.measure,
             deadline_s=options.deadline_s,
             inference_s=None if original_ms is None else original_ms / 1e3,
-            held_out=held_out,
+            held_out=_held_out(parts, quantized, options, cache) if place.emulator else None,
         )
         clock.cached(hit)
 
@@ -346,6 +341,22 @@ def _decide(
 def _samples_hash(exported: ExportedModel) -> str:
     """Of the inputs and outputs that became the goldens."""
     return content_key(*(file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))))
+
+
+def _held_out(
+    parts: PackedParts, quantized: Sequence[BackendQuantization], options: BuildOptions, cache: Cache
+) -> dict[str, "HeldOut"]:
+    """By INT8 variant what it was judged by on this machine."""
+    if options.quantize is None:
+        return {}
+    from edgebuild.devices.held_out import judged_variants
+
+    specs = dict.fromkeys(spec.name for spec, _ in parts.lowered)  # in the order of the graphs
+    judged: dict[str, HeldOut] = {}
+    for name, graph, found in zip(specs, parts.graphs, quantized, strict=True):
+        spec = parts.target.backend(name)
+        judged |= judged_variants(parts.target, spec, found, graph.path, options.quantize, cache)
+    return judged
 
 
 def _outside_engines(parts: PackedParts) -> list[Path]:
