@@ -147,7 +147,11 @@ def test_verify_runs_every_variant_and_bench_says_whose_times_these_are(work: Pa
     verified = json.loads(edgebuild(work, "verify", bundle, "--json")[0])
     assert [variant["result"] for variant in verified["variants"]] == ["ok", "ok"]
     out, told = edgebuild(work, "bench", bundle, "--seconds", "0.1", "--json")
-    assert json.loads(out)["runs"] >= 1
+    benched = json.loads(out)
+    assert benched["runs"] >= 1
+    assert benched["emulator"]["cpu"] == "cortex-a72"
+    out, _ = edgebuild(work, "bench", bundle, "--variant", "no-such", "--json", code=2)
+    assert json.loads(out)["error"]["message"].startswith("the bundle has no variant 'no-such'")
     assert "the emulator's, NOT the board's" in told
 
 
