@@ -55,6 +55,8 @@ def describe(bundle: "Bundle", path: str, order: Mapping[str, Any]) -> Mapping[s
     for variant in manifest.variants:
         # What a reader of the report wants; the engine's names of inputs and outputs are the runner's business.
         data = {key: value for key, value in variant.to_json().items() if key not in ("inputs", "outputs", "numerics")}
+        if data["engine"] is not None:  # what an engine needs stands among the files
+            data["engine"] = {key: value for key, value in data["engine"].items() if key != "needed"}
         data["model_bytes"] = _model_bytes(bundle, variant)
         variants.append(data)
     return {

@@ -58,7 +58,7 @@ def unpack_deb(
                     wanted.take(archive, member)
             wanted.finish()
     except (_Damaged, tarfile.TarError, lzma.LZMAError, zlib.error, gzip.BadGzipFile, EOFError, ValueError) as error:
-        msg = f"{deb.name} can't be unpacked as a Debian package: {error or type(error).__name__}"
+        msg = f"{deb.name.removeprefix('.')} can't be unpacked as a Debian package: {error or type(error).__name__}"
         raise ToolError(msg) from error
 
 

@@ -34,7 +34,8 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
     key = content_key("edgerun", digest, toolchain.identity, runner_settings(target))
 
     def make(folder: Path) -> None:
-        progress.note(f"compiling the runner for {target.toolchain.triple} (once; the first time takes some minutes)")
+        library = " and zig's C++ library, before the first step" if toolchain.identity[0] == "zig" else ""
+        progress.note(f"compiling the runner for {target.toolchain.triple}{library} (once; it takes some minutes)")
         _compile(target, sources, toolchain, find_cross_tools(), cache.root / "zig", folder, progress)
 
     return cache.get_or_make("native", key, make) / "edgerun"

@@ -87,7 +87,10 @@ def find_zig() -> tuple[Path, str]:
     Raises:
         ToolError: The package is not installed.
     """
-    spec = importlib.util.find_spec("ziglang")
+    try:
+        spec = importlib.util.find_spec("ziglang")
+    except ImportError:  # a finder of this environment refuses it
+        spec = None
     if spec is None or spec.origin is None:
         msg = "compiling the runner for a board needs the package ziglang, which is not installed"
         raise ToolError(msg, hint="pip install 'edgebuild[cross]'")

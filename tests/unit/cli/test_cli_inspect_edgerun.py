@@ -2,9 +2,14 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
+from edgebuild.bundle.manifest import Engine, Loader
+from edgebuild.bundle.reader import Bundle
+from edgebuild.bundle.writer import BundleFile, write_bundle
 
 from command_line import Invoke  # isort: skip
 
@@ -33,6 +38,40 @@ def test_inspect_prints_the_same_json_as_the_native_runner(
     mine = invoke("inspect", path, "--json")
     assert mine.code == code == 0
     assert mine.json == data
+
+
+def test_a_c_library_of_the_bundle_s_own_is_shown_alike(
+    invoke: Invoke, make_bundle: Callable[..., Path], edgerun: Path, tmp_path: Path
+) -> None:
+    sound = Bundle.open(make_bundle(directory=True))
+    (variant, *_) = sound.manifest.variants
+    write_bundle(
+        tmp_path / "own",
+        name="m",
+        target=replace(
+            sound.manifest.target, loader=Loader(program="lib/ld.so", libraries=("lib/libc.so.6",), glibc="2.41")
+        ),
+        signature=sound.manifest.signature,
+        variants=[
+            replace(variant, engine=Engine(name="e", version="1", library="lib/a.so", needed=("lib/b.so", "lib/c.so")))
+        ],
+        files=[
+            *(
+                BundleFile(path=path, source=sound.directory() / path, executable=entry.executable)
+                for path, entry in sound.manifest.files.items()
+                if path.startswith("model/")
+            ),
+            *(BundleFile(path=f"lib/{name}.so", source=name.encode()) for name in "abc"),
+            BundleFile(path="lib/ld.so", source=b"loader", executable=True),
+            BundleFile(path="lib/libc.so.6", source=b"libc"),
+        ],
+        directory=True,
+    )
+    code, data = native(edgerun, "inspect", str(tmp_path / "own"), "--json")
+    mine = invoke("inspect", str(tmp_path / "own"), "--json")
+    assert mine.code == code == 0
+    assert mine.json == data
+    assert data["target"]["loader"]["glibc"] == "2.41"  # type: ignore[index]
 
 
 def test_both_give_a_damaged_bundle_the_same_code(
