@@ -59,7 +59,7 @@ def module() -> nn.Module:
 @pytest.fixture(scope="module")
 def report(work: Path, module: nn.Module) -> dict[str, Any]:
     torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3, 8, 8)), work / "net.pt")
-    flags = ["--input", "x:float32[1,3,8,8]", "--verify", "emulator", "--json"]
+    flags = ["--input", "input:float32[1,3,8,8]", "--verify", "emulator", "--json"]
     found: dict[str, Any] = json.loads(edgebuild(work, "--target", "raspberrypi2", "net.pt", *flags)[0])
     return found
 
