@@ -80,7 +80,8 @@ def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
         msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}: its times say nothing about the board"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun tune")
     cpu, known = cpu_of_target(target.name, target.arch)
-    floors = [variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
+    # A bundle with a C library of its own starts on any.
+    floors = ["2.28" if target.loader else variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
     glibc = max(floors, key=lambda text: [int(part) for part in text.split(".")])
     try:
         emulator = find_emulator(target.arch, cpu, glibc, Cache.default())
