@@ -70,7 +70,7 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
 def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
     """The emulator that runs the bundle of another architecture; downloads nothing."""
     from edgebuild.cache import Cache
-    from edgebuild.devices.emulator import cpu_of_target, fetch_command, find_emulator
+    from edgebuild.devices.emulator import cpu_of_target, fetch_command, find_emulator, is_emulated
     from edgebuild.errors import ToolError
     from edgebuild.machine import machine_arch
 
@@ -79,6 +79,9 @@ def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
     if command == "tune":
         msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}: its times say nothing about the board"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun tune")
+    if not is_emulated(target.arch):
+        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}, and no emulator for it is known"
+        raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun {command}")
     cpu, known = cpu_of_target(target.name, target.arch)
     # A bundle with a C library of its own starts on any.
     floors = ["2.28" if target.loader else variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]

@@ -131,6 +131,7 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
     from edgebuild.errors import IncompatibleError
     from edgebuild.native.engines import engine_pin, fetch_engine
     from edgebuild.native.runner import build_runner
+    from edgebuild.quantization import judging_engine
 
     cache = Cache.default()
     for backend in target.runtime:
@@ -138,9 +139,13 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
         try:
             pin = engine_pin(backend.name, backend.version, target.soc.arch)
         except IncompatibleError as error:
+            if target.accelerator is None:
+                raise
             progress.note(error.message)  # the board's own system brings it
             continue
         fetch_engine(pin, cache, progress)
+        if target.quantization.get(backend.name):
+            judging_engine(target, backend, cache)  # INT8 is searched with this machine's build of it
     if why_not_here(target.soc.arch, target.soc.features) is not None:
         progress.stage("emulator", target.soc.cpu)
         find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache, fetch=True, progress=progress)
@@ -267,12 +272,19 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
                 get="the board's own system brings it; nothing to install here",
             )
         return Check(name=f"{name} {version}", state="missing", needed_for=what, found="", get=error.message)
-    if not pin.debian and target.soc.arch == machine_arch() and metadata.version(pin.distribution) == pin.version:
+    if not pin.debian and target.soc.arch == machine_arch() and _installed_version(pin.distribution) == pin.version:
         return Check(name=f"{name} {version}", state="ok", needed_for=what, found="from the installed package")
     if _is_cached(lambda cache: fetch_engine(pin, cache)):
         return Check(name=f"{name} {version}", state="ok", needed_for=what, found=f"in the cache: {pin.origin}")
     get = f"{FIRST_BUILD} downloads it ({pin.origin})"
     return Check(name=f"{name} {version}", state="absent", needed_for=what, found="", get=get)
+
+
+def _installed_version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _runner(target: TargetSpec) -> Check:

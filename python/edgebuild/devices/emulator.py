@@ -65,11 +65,17 @@ class Emulator:
     @property
     def identity(self) -> list[str]:
         """What a result that was got with it holds for."""
-        return [self.arch, self.cpu, self.version, self.system, str(self.program)]
+        own = [] if os.environ.get("QEMU_LD_PREFIX", "") != self.system else _contents(self.root)
+        return [self.arch, self.cpu, self.version, self.system, *map(str, _stamp(self.program)), *own]
 
     def to_json(self) -> dict[str, str]:
         """For reports."""
         return {"arch": self.arch, "cpu": self.cpu, "emulator": f"qemu {self.version}", "system": self.system}
+
+
+def is_emulated(arch: str) -> bool:
+    """Whether there are emulators for an architecture at all."""
+    return arch in _PROGRAMS
 
 
 def cpu_of_target(name: str, arch: str) -> tuple[str, bool]:
@@ -208,6 +214,12 @@ def _merge(packages: Sequence[Path], folder: Path) -> None:
     for loader in sorted(libraries.glob("x86_64-linux-gnu/ld-*.so*"))[:1]:
         (folder / "lib64").mkdir()
         (folder / "lib64" / "ld-linux-x86-64.so.2").symlink_to(f"../lib/x86_64-linux-gnu/{loader.name}")
+
+
+def _contents(root: Path) -> list[str]:
+    """What the libraries of a user's own system are known by; those of ours never change."""
+    files = sorted(path for part in ("lib*", "usr/lib*") for path in root.glob(f"{part}/**/*.so*") if path.is_file())
+    return [content_key([[str(path), *map(str, _stamp(path))] for path in files])]
 
 
 def _stamp(program: Path) -> tuple[str, int, int]:

@@ -5,9 +5,10 @@ quantisation noise (measured under qemu). What counts is what becomes of decisio
 """
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,12 @@ OpenGraph = Callable[[Path], AbstractContextManager[GraphRunner]]
 
 _TIME_S = 30.0
 """What running held-out data under an emulator may take, about; a part of the data serves where all would take longer."""
+
+_WORSE_DB = 1.0
+"""More noise than here: instruction sets that round elsewhere differ by a tenth of that."""
+
+_DEVIATIONS = 2.0
+"""Standard deviations that flipped decisions must be apart."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,11 +118,26 @@ class HeldOut:
     def _gate(self, variant: str, place: Place, scores: Sequence[OutputScore], own: Sequence[OutputScore]) -> None:
         if self.budget is None:
             return
-        found = violations(Score(outputs=tuple(scores)), self.budget)
-        # The same samples on this machine tell a worse instruction set from a part of the data that is unlucky.
-        if found and not violations(Score(outputs=tuple(own)), self.budget):
-            msg = f"variant {variant} leaves the accuracy budget on the board's instruction set ({place.emulator}): {found[0]}"
-            raise GateError(msg, hint="leave --int8 out, or allow more: --min-agreement, --min-sqnr")
+        for score, mine in zip(scores, own, strict=True):
+            noise = violations(Score(outputs=(replace(score, agreement=None),)), self.budget)
+            flips = [words for words in violations(Score(outputs=(score,)), self.budget) if words not in noise]
+            # The same samples on this machine tell a worse instruction set from a part of the data that is unlucky.
+            found = [
+                *(noise if score.sqnr_db < mine.sqnr_db - _WORSE_DB else ()),
+                *(flips if _decides_worse(score, mine) else ()),
+            ]
+            if found:
+                msg = f"variant {variant} leaves the accuracy budget on the board's instruction set ({place.emulator}): {found[0]}"
+                raise GateError(msg, hint="leave --int8 out, or allow more: --min-agreement, --min-sqnr")
+
+
+def _decides_worse(there: OutputScore, here: OutputScore) -> bool:
+    """Whether more decisions of the same samples are flipped there than here, beyond chance."""
+    if there.agreement is None or here.agreement is None:
+        return False
+    flips, own = (1 - there.agreement) * there.decisions, (1 - here.agreement) * here.decisions
+    # As if no sample flipped in both: the difference of two counts has about the variance of their sum.
+    return flips - own > _DEVIATIONS * math.sqrt(flips + own)
 
 
 def judged_variants(

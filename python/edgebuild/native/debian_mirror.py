@@ -63,7 +63,8 @@ def configured_mirrors(etc: Path = Path("/etc/apt"), apt_helper: Path = _APT_HEL
         raise UsageError(msg)
     helper = apt_helper if apt_helper.is_file() else None
     found = [Mirror(uri=uri, apt_helper=helper) for uri in apt_mirrors(etc)]
-    return found or [Mirror(uri=DEFAULT_MIRROR)]
+    # Last: an archive that calls itself Debian may be somebody else's, with packages of his own.
+    return [*found, *([Mirror(uri=DEFAULT_MIRROR)] if all(m.uri != DEFAULT_MIRROR for m in found) else [])]
 
 
 def apt_mirrors(etc: Path) -> list[str]:

@@ -80,6 +80,48 @@ def test_doctor_finds_what_is_missing_and_exits_10(invoke: Invoke, monkeypatch: 
     assert [c["state"] for c in data["checks"] if c["name"] == "ziglang"] == ["missing"]
 
 
+def test_doctor_of_this_machine_s_target_finds_a_missing_engine(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib import metadata
+
+    from edgebuild.cli import checks
+
+    real = metadata.version
+
+    def version(name: str) -> str:
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(checks.metadata, "version", version)
+    states = {c["name"]: c["state"] for c in invoke("doctor", "--target", "x86-64", "--json").json["checks"]}
+    assert states["onnxruntime"] == "missing"
+    assert states["onnxruntime 1.31.1"] == "absent"
+
+
+def test_fetching_for_int8_gets_the_engine_that_judges_it_too(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgebuild import quantization
+    from edgebuild.cli import checks
+    from edgebuild.devices import emulator
+    from edgebuild.native import engines, runner
+    from edgebuild.report import SilentProgress
+    from edgebuild.targets import load_target
+
+    fetched: list[str] = []
+    monkeypatch.setattr(engines, "fetch_engine", lambda pin, *_: fetched.append(f"{pin.version} {pin.arch}"))
+    monkeypatch.setattr(
+        quantization, "judging_engine", lambda target, spec, cache: fetched.append(f"judge {spec.version}")
+    )
+    monkeypatch.setattr(emulator, "find_emulator", lambda *_, **__: None)
+    monkeypatch.setattr(runner, "build_runner", lambda *_: None)
+    checks.fetch(load_target("raspberrypi2"), SilentProgress())
+    assert fetched == ["1.21.0 armv7l", "judge 1.21.0"]
+    fetched.clear()
+    checks.fetch(load_target("generic-riscv64"), SilentProgress())
+    assert fetched == ["1.21.0 riscv64"]
+
+
 def test_doctor_reports_a_cache_that_can_not_be_written(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path("file").absolute() / "below"))

@@ -1,6 +1,7 @@
 """Boards that this machine can't run: which emulator is taken, what is said where there is none or a bad one, what proofs it gives."""
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -355,3 +356,23 @@ def test_libraries_of_packages_become_one_system(tmp_path: Path) -> None:
     assert (tmp_path / "root/usr/lib/a/libm.so.6").is_file()
     assert (tmp_path / "root/lib/a/libm.so.6").is_file()
     assert (tmp_path / "root/usr/lib/a/libc.so.6").is_file()
+
+
+def test_what_was_proved_with_a_system_of_the_user_s_holds_for_its_very_files(
+    install: Callable[..., Path], target: TargetSpec, cache: Cache, tmp_path: Path
+) -> None:
+    program = install()
+
+    def identity() -> list[str]:
+        return find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache).identity
+
+    libraries = tmp_path / "root" / "usr" / "lib" / "board"
+    libraries.mkdir(parents=True)
+    (libraries / "libc.so.6").write_bytes(b"old")
+    first = identity()
+    assert identity() == first
+    (libraries / "libc.so.6").write_bytes(b"newer")
+    second = identity()
+    assert second != first
+    os.utime(program, ns=(1, 1))
+    assert identity() not in (first, second)

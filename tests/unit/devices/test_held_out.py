@@ -95,6 +95,10 @@ def test_what_leaves_the_budget_only_on_the_board_stops_the_build(monkeypatch: p
     assert "decisions agree with float" in caught.value.message
     # The same samples are as bad here: this part of the data is unlucky, the search has judged all of it.
     assert Setting(monkeypatch, here=many, there=many).judge(Budget())["agreement"] < 0.8
+    # One flip in forty is over the budget of 2 %, and chance; all of them are not, however unlucky this machine is with one.
+    assert Setting(monkeypatch, there=[3]).judge(Budget())["agreement"] < 0.98
+    with pytest.raises(GateError, match="leaves the accuracy budget"):
+        Setting(monkeypatch, here=[3], there=range(40)).judge(Budget())
     # A score of the user's own decides alone, and is not computed again.
     assert Setting(monkeypatch, there=many).judge(None)["agreement"] < 0.8
     assert Setting(monkeypatch, there=many).judge(Budget.unlimited())["agreement"] < 0.8

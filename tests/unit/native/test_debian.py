@@ -282,14 +282,19 @@ def test_apt_s_mirrors_are_read_in_both_formats_and_others_are_passed_over(tmp_p
     ]
 
 
-def test_without_configuration_debian_s_own_mirror_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debian_s_own_mirror_is_asked_last_and_alone_without_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert configured_mirrors(tmp_path, tmp_path / "none") == [Mirror(uri=DEFAULT_MIRROR)]
     (tmp_path / "sources.list").write_text("deb http://one.example/debian trixie main\n")
     (tmp_path / "helper").touch()
     assert configured_mirrors(tmp_path, tmp_path / "helper") == [
-        Mirror(uri="http://one.example/debian", apt_helper=tmp_path / "helper")
+        Mirror(uri="http://one.example/debian", apt_helper=tmp_path / "helper"),
+        Mirror(uri=DEFAULT_MIRROR),  # the one before may be somebody else's, with packages of his own
     ]
+    (tmp_path / "sources.list").write_text(f"deb {DEFAULT_MIRROR}/ trixie main\n")
+    assert [mirror.uri for mirror in configured_mirrors(tmp_path, tmp_path / "helper")] == [DEFAULT_MIRROR]
 
 
 def test_the_next_mirror_is_asked_when_one_lacks_the_package(

@@ -44,6 +44,29 @@ def test_sound_data_of_every_kind_pass(tmp_path: Path) -> None:
     )
 
 
+def test_inputs_that_some_files_leave_out_may_be_optional(tmp_path: Path) -> None:
+    path = folder(tmp_path, x=np.ones((1, 3), np.float32), mask=np.ones(3, np.float32))
+    np.savez(path / "1.npz", x=np.ones((1, 3), np.float32))
+    survey(path)
+
+
+def test_of_a_large_file_a_few_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgebuild.quantize.data import arrays
+
+    read: list[int] = []
+    real = arrays.StoredArray._read
+
+    def counted(self: arrays.StoredArray, first: int, shape: tuple[int, ...]) -> object:
+        read.append(int(np.prod(shape)))
+        return real(self, first, shape)
+
+    monkeypatch.setattr(arrays.StoredArray, "_read", counted)
+    big = np.ones((100_000, 20), np.float32)
+    np.savez(tmp_path / "all.npz", x=big)
+    survey(tmp_path / "all.npz")
+    assert sum(read) < 1000
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--calib nothere: no such file or folder"):
         survey("nothere")
