@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal, get_args
 
-from edgebuild.quantize.split import MOST_COPIES, Split
+from edgebuild.quantize.copies import MOST_COPIES, Split
 
 Mode = Literal["static", "dynamic", "rowwise", "blockwise"]
 """How a layer is computed: on ranges measured before, on the range of each run, on that of rows scaled alike, or on integer

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from edgebuild.graph.values import constant_array, input_at, is_op
+from edgebuild.quantize.copies import Split
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.layers import Layer, find_layers
-from edgebuild.quantize.split import Split, split_channels
+from edgebuild.quantize.split import split_channels
 
 LIMIT = 2.0**10
 """Of a factor, both ways: a channel that is always 0 has no range to move, and float32 has to hold the weights."""

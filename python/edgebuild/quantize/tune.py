@@ -20,13 +20,13 @@ import numpy as np
 import numpy.typing as npt
 
 from edgebuild.cache import Cache
+from edgebuild.quantize.copies import Split, choose_copies
 from edgebuild.quantize.heard import heard_rows
 from edgebuild.quantize.instrument import read_graph, write_exposed
 from edgebuild.quantize.layers import Layer
 from edgebuild.quantize.plan import Mode, Smoothing
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.smooth import smoothing_factors
-from edgebuild.quantize.split import Split, choose_copies
 from edgebuild.quantize.weights import quantize_weight
 
 ALPHAS = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85)

@@ -12,11 +12,12 @@ from edgebuild.errors import InternalError
 from edgebuild.graph.framework import checked_passes
 from edgebuild.graph.invariants import check_graph
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
+from edgebuild.quantize.copies import MOST_COPIES, Split, choose_copies
 from edgebuild.quantize.insert import insert
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.plan import Plan, Smoothing
 from edgebuild.quantize.smooth import smooth
-from edgebuild.quantize.split import MOST_COPIES, Split, choose_copies, split_channels
+from edgebuild.quantize.split import split_channels
 
 Array = np.ndarray[Any, Any]
 
