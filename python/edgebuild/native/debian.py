@@ -30,7 +30,7 @@ class DebianPackage:
         path: Below a mirror's address.
         size: In bytes.
         sha256: Of the package file.
-        snapshot: A moment at which the archive had it, as https://snapshot.debian.org writes it; "" if unknown.
+        snapshot: A moment at which the archive had it, as Debian's snapshot archive writes it; "" if unknown.
     """
 
     name: str
@@ -95,6 +95,9 @@ def _download(package: DebianPackage, deb: Path, progress: Progress | None) -> N
     if isinstance(mirrors, Path):
         source = str(_copy_from_folder(package, mirrors, deb))
     else:
+        if not mirrors:
+            msg = f"{name} is needed, and no Debian mirror is configured here"
+            raise ToolError(msg, hint=f"point {VARIABLE} at a mirror, or at a folder with the package")
         if progress:
             progress.note(f"downloading {name} ({package.size / 2**20:.1f} MiB) from {mirrors[0].uri}")
         source = _download_from(package, mirrors, deb, progress)
@@ -152,4 +155,4 @@ def _download_from(package: DebianPackage, mirrors: list[Mirror], deb: Path, pro
 def _or_snapshot(package: DebianPackage) -> str:
     if not package.snapshot:
         return " or a folder that has it"
-    return f" or http://snapshot.debian.org/archive/debian/{package.snapshot}, which keeps every version"
+    return f" or Debian's snapshot archive as of {package.snapshot}, which keeps every version"

@@ -1,8 +1,8 @@
-"""Where Debian packages come from: the configured mirror, one of apt's, or Debian's own; and how they are downloaded.
+"""Where Debian packages come from: the configured mirror, or one of apt's; and how they are downloaded.
 
 The first of these that applies: ``EDGEBUILD_DEBIAN_MIRROR``, the address of a mirror or a folder of .deb files; the Debian mirrors
-of apt's own configuration, read through apt's downloader (so its proxies, certificates and passwords are in force);
-``http://deb.debian.org/debian``. Nothing here is trusted: the caller compares hashes.
+of apt's own configuration, read through apt's downloader (so its proxies, certificates and passwords are in force). There is no address
+beside these. Nothing here is trusted: the caller compares hashes.
 """
 
 import errno
@@ -21,7 +21,6 @@ from urllib.parse import quote, urlsplit
 from edgebuild.errors import ToolError, UsageError
 
 VARIABLE = "EDGEBUILD_DEBIAN_MIRROR"
-DEFAULT_MIRROR = "http://deb.debian.org/debian"
 _APT_HELPER = Path("/usr/lib/apt/apt-helper")
 _SCHEMES = ("http", "https", "file")
 _TIME_LIMIT_S = 900
@@ -62,9 +61,7 @@ def configured_mirrors(etc: Path = Path("/etc/apt"), apt_helper: Path = _APT_HEL
         msg = f"{VARIABLE} is {named!r}, expected the address of a Debian mirror or a folder with .deb files"
         raise UsageError(msg)
     helper = apt_helper if apt_helper.is_file() else None
-    found = [Mirror(uri=uri, apt_helper=helper) for uri in apt_mirrors(etc)]
-    # Last: an archive that calls itself Debian may be somebody else's, with packages of his own.
-    return [*found, *([Mirror(uri=DEFAULT_MIRROR)] if all(m.uri != DEFAULT_MIRROR for m in found) else [])]
+    return [Mirror(uri=uri, apt_helper=helper) for uri in apt_mirrors(etc)]
 
 
 def apt_mirrors(etc: Path) -> list[str]:
