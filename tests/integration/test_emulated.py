@@ -6,13 +6,13 @@ The user's own cache serves: the first runner for a board takes minutes to compi
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from emulated_tools import edgebuild
 from torch import nn
 
 from edgebuild import Bundle
@@ -46,21 +46,6 @@ class Net(nn.Module):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         scores: torch.Tensor = self.body(image)
         return scores
-
-
-def edgebuild(folder: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgebuild.cli.main", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}{done.stderr}"
-    assert "Traceback" not in done.stderr
-    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")

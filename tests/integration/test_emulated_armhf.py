@@ -4,16 +4,14 @@ As in test_emulated.py the user's own cache serves, and what a build downloads i
 """
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from emulated_tools import edgebuild
 from torch import nn
 
 from edgebuild import Bundle, Runner
@@ -29,20 +27,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(2400),  # the first test compiles the board's runner
 ]
-
-
-def edgebuild(folder: Path, *arguments: object, code: int = 0) -> tuple[str, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "edgebuild.cli.main", *map(str, arguments)],
-        cwd=folder,
-        env={**os.environ, "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert done.returncode == code, f"exit {done.returncode}, expected {code}\n{done.stdout}{done.stderr}"
-    return done.stdout, done.stderr
 
 
 @pytest.fixture(scope="module")
