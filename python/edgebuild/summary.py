@@ -13,6 +13,7 @@ from edgebuild.devices.proof import Proof
 from edgebuild.int8_report import chosen_trial, score_of
 from edgebuild.quantization import BackendQuantization
 from edgebuild.report import BuildReport, OutputCheck, VariantReport
+from edgebuild.targets import TargetSpec, target_argument
 
 
 def build_report(
@@ -71,7 +72,7 @@ def build_report(
         seconds=dict(seconds),
         cached=tuple(cached),
         original_latency_ms=exported.original_latency_ms,
-        next_steps=_next_steps(bundle, output, thin=parts.thin),
+        next_steps=_next_steps(bundle, output, parts.target, thin=parts.thin),
         quantization={
             name: {"reason": found.reason, "search": found.report, "manifest": found.manifest}
             for name, found in quantized.items()
@@ -220,15 +221,15 @@ def _sizes(bundle: Bundle) -> dict[str, int]:
     return sizes
 
 
-def _next_steps(bundle: Bundle, output: Path, *, thin: bool) -> tuple[str, ...]:
+def _next_steps(bundle: Bundle, output: Path, target: TargetSpec, *, thin: bool) -> tuple[str, ...]:
     """Commands as one types them in this folder."""
     try:
         path = shlex.quote(str(output.relative_to(Path.cwd())))
     except ValueError:
         path = shlex.quote(str(output))
-    name, target = shlex.quote(output.name), bundle.manifest.target.name
+    name = shlex.quote(output.name)
     engines = (
-        f"edgebuild runtime pack --target {target} -o engines, then on this machine and on the board: "
+        f"edgebuild runtime pack --target {target_argument(target)} -o engines, then on this machine and on the board: "
         "export EDGEBUILD_RUNTIME_PATH=/path/to/engines",
     )
     return (

@@ -45,16 +45,18 @@ def _model_kind(path: str) -> str | None:
 def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     """Runs ``command`` of the bundle's own runner, which writes to our stdout and stderr; returns its exit code.
 
-    A bundle for another architecture is run under the emulator, and that is said on stderr.
+    A bundle for another architecture, or for CPU features that this machine lacks, is run under the emulator, and that is said
+    on stderr.
 
     Raises:
         BundleError: The bundle or its runner is damaged, or it has none.
-        IncompatibleError: It is for another architecture, for which there is no emulator here.
+        IncompatibleError: This machine can't run it, and there is no emulator for it here.
     """
-    from edgebuild.devices.local import can_run, query_edgerun, run_edgerun
+    from edgebuild.devices.local import query_edgerun, run_edgerun, why_bundle_not_here
 
     bundle = open_bundle(path)
-    emulator = None if can_run(bundle.manifest.target.arch) else _emulator_for(bundle, path, command)
+    foreign = why_bundle_not_here(bundle)
+    emulator = None if foreign is None else _emulator_for(bundle, path, command, foreign)
     if command == "verify" and bundle.is_archive:
         # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
         bundle.verify_files()
@@ -67,39 +69,40 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     return run_edgerun(bundle, [command, *arguments], emulator=emulator, called=path)
 
 
-def _emulator_for(bundle: "Bundle", path: str, command: str) -> "Emulator":
-    """The emulator that runs the bundle of another architecture; downloads nothing."""
+def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "Emulator":
+    """The emulator that runs a bundle that this machine can't; downloads nothing. ``foreign``: why it can't."""
     from edgebuild.cache import Cache
-    from edgebuild.devices.emulator import cpu_of_target, fetch_command, find_emulator, is_emulated
+    from edgebuild.devices.emulator import board_of_target, fetch_command, find_emulator, is_emulated
+    from edgebuild.devices.local import can_run
     from edgebuild.errors import ToolError
     from edgebuild.machine import machine_arch
 
     target = bundle.manifest.target
+    here = foreign if can_run(target.arch) else f"this machine is {machine_arch()}"
+    told = f"{path} is built for {target.name} ({target.arch}), {here}"
     unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
     if command == "tune":
-        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}: its times say nothing about the board"
+        msg = f"{told}: its times say nothing about the board"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun tune")
     if not is_emulated(target.arch):
-        msg = f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}, and no emulator for it is known"
+        msg = f"{told}, and no emulator for it is known"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun {command}")
-    cpu, known = cpu_of_target(target.name, target.arch)
-    # A bundle with a C library of its own starts on any.
+    board = board_of_target(target.name, target.arch)
+    # The system that the build took; for a board that is not known here the oldest that serves: on any, if it brings its C library.
     floors = ["2.28" if target.loader else variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
-    glibc = max(floors, key=lambda text: [int(part) for part in text.split(".")])
+    glibc = board.glibc or max(floors, key=lambda text: [int(part) for part in text.split(".")])
     try:
-        emulator = find_emulator(target.arch, cpu, glibc, Cache.default())
+        emulator = find_emulator(target.arch, board.cpu, glibc, Cache.default())
     except ToolError as error:
-        msg = (
-            f"{path} is built for {target.name} ({target.arch}), this machine is {machine_arch()}, and {error.message}"
-        )
-        get = f"`{fetch_command(target.name if known else f'generic-{target.arch}')}` gets an emulator; "
+        msg = f"{told}, and {error.message}"
+        get = f"`{fetch_command(board.target)}` gets an emulator; "
         raise IncompatibleError(msg, hint=f"{error.hint or get}on the board: {unpack}bin/edgerun {command}") from error
-    told = f"note: run under {emulator}, with libraries of {emulator.system}"
-    if not known:
-        told += f"; the target {target.name} is not known here, so this is the plainest CPU"
+    note = f"note: run under {emulator}, with libraries of {emulator.system}"
+    if not board.known:
+        note += f"; the target {target.name} is not known here, so this is the plainest CPU"
     if command == "bench":
-        told += "; times and memory are the emulator's, NOT the board's"
-    output.echo(told, err=True)
+        note += "; times and memory are the emulator's, NOT the board's"
+    output.echo(note, err=True)
     return emulator
 
 

@@ -24,7 +24,7 @@ _MARKS = {"ok": ("ok", "green"), "missing": ("MISSING", "red"), "absent": ("abse
 def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> int:
     """Show what is there, what is missing and how to get it."""
     from edgebuild.cli import checks
-    from edgebuild.targets import load_target
+    from edgebuild.targets import load_target, target_argument
 
     spec = load_target(target) if target is not None else None
     if fetch:
@@ -52,7 +52,7 @@ def command(target: str | None, fetch: bool, as_json: bool, verbose: bool) -> in
         output.echo(f"  {len(missing)} of {len(found)} are missing: {', '.join(check.name for check in missing)}")
     elif spec is not None and any(check.state == "absent" and checks.FIRST_BUILD in check.get for check in found):
         output.echo(f"  The first build for {spec.name} gets what is absent. To get it now:")
-        output.echo(f"    edgebuild doctor --target {spec.name} --fetch")
+        output.echo(f"    edgebuild doctor --target {target_argument(spec)} --fetch")
     else:
         where = f" for {spec.name}" if spec is not None else ""
         output.echo(f"  Everything that building{where} needs is here.")

@@ -28,6 +28,14 @@ _SYSTEMS = (("debian-11", "2.31"), ("debian-12", "2.36"), ("debian-13", "2.41"))
 """Sets of packages that stand for a board's system, with their C library's version, oldest first."""
 
 _PLAINEST_CPU = {"x86_64": "Nehalem", "aarch64": "cortex-a53", "armv7l": "cortex-a7", "riscv64": "rv64"}
+_ANY_TARGET = {
+    "x86_64": "x86-64",
+    "aarch64": "generic-aarch64",
+    "armv7l": "raspberrypi2",
+    "riscv64": "generic-riscv64",
+}
+"""A target of each architecture whose emulator serves for boards that are not known here."""
+
 _PROBE_LIMIT_S = 20
 
 
@@ -78,16 +86,32 @@ def is_emulated(arch: str) -> bool:
     return arch in _PROGRAMS
 
 
-def cpu_of_target(name: str, arch: str) -> tuple[str, bool]:
-    """The CPU model of a target that is known by name, else the plainest of its architecture; and whether it was known."""
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """What is emulated of a board: its CPU model, and its oldest system's C library ("" if nothing says which).
+
+    ``target`` is one whose emulator serves for it; ``known``: its own.
+    """
+
+    cpu: str
+    target: str
+    glibc: str = ""
+    known: bool = False
+
+
+def board_of_target(name: str, arch: str) -> Board:
+    """The board of a target that is known by name, else one with the plainest CPU of its architecture."""
     from edgebuild.errors import UsageError
     from edgebuild.targets import load_target
 
+    plainest = Board(cpu=_PLAINEST_CPU[arch], target=_ANY_TARGET[arch])
     try:
-        soc = load_target(name).soc
-    except UsageError:
-        return _PLAINEST_CPU[arch], False
-    return (soc.cpu, True) if soc.arch == arch else (_PLAINEST_CPU[arch], False)
+        target = load_target(name)
+    except (UsageError, IncompatibleError):
+        return plainest
+    if target.soc.arch != arch:
+        return plainest
+    return Board(cpu=target.soc.cpu, target=name, glibc=target.os.glibc, known=True)
 
 
 def find_emulator(

@@ -39,6 +39,17 @@ def why_not_here(arch: str, features: Sequence[str] = ()) -> str | None:
     return f"this machine's CPU lacks {', '.join(lacking)}" if lacking else None
 
 
+def why_bundle_not_here(bundle: Bundle) -> str | None:
+    """Why no variant of a bundle can run on this machine, without an emulator; None: one can.
+
+    The build's proof and the commands that use a bundle ask this alike: what a build emulated is emulated later, too.
+    """
+    arch = bundle.manifest.target.arch
+    asked = sorted((variant.requires.cpu_features for variant in bundle.manifest.variants), key=len)
+    reasons = [why_not_here(arch, features) for features in asked]
+    return reasons[0] if all(reasons) else None
+
+
 def cpu_model() -> str:
     """The CPU's model name with its feature flags' hash: what a proof on this machine holds for."""
     machine = this_machine()

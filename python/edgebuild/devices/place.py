@@ -7,7 +7,7 @@ from edgebuild.devices.emulator import Emulator, fetch_command, find_emulator
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.errors import EdgebuildError, IncompatibleError, ResourceError, UsageError
 from edgebuild.report import Progress
-from edgebuild.targets import TargetSpec
+from edgebuild.targets import TargetSpec, target_argument
 
 CHOICES = ("native", "emulator", "none")
 """What ``--verify`` takes."""
@@ -78,4 +78,4 @@ def choose_place(target: TargetSpec, verify: str | None, cache: Cache, progress:
 
 
 def _get(target: TargetSpec) -> str:
-    return f"`{fetch_command(target.name)}` gets an emulator"
+    return f"`{fetch_command(target_argument(target))}` gets an emulator"

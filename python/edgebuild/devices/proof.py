@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache, content_key
 from edgebuild.devices.emulator import Emulator
-from edgebuild.devices.local import query_edgerun, why_not_here
+from edgebuild.devices.local import query_edgerun, why_bundle_not_here, why_not_here
 from edgebuild.devices.place import HERE, Place
 from edgebuild.fingerprint import source_digest
 
@@ -97,10 +97,9 @@ def prove(
         return Proof(kind=None, verified={}, measured={}, reason=place.reason, hint=place.hint), False
     emulator = place.emulator
     if emulator is None:
-        arch = bundle.manifest.target.arch
-        reasons = [why_not_here(arch, variant.requires.cpu_features) for variant in bundle.manifest.variants]
-        if all(reasons):
-            return Proof(kind=None, verified={}, measured={}, reason=str(reasons[0])), False
+        reason = why_bundle_not_here(bundle)
+        if reason is not None:
+            return Proof(kind=None, verified={}, measured={}, reason=reason), False
     measure = measure and emulator is None
     judged = {name: held for name, held in (held_out or {}).items() if emulator is not None}
     key = content_key(

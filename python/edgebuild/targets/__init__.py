@@ -5,6 +5,7 @@ path. Every key is checked: an unknown one, a wrong type, unit or choice is an e
 """
 
 import re
+import shlex
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -35,6 +36,7 @@ __all__ = [
     "list_targets",
     "load_target",
     "load_target_file",
+    "target_argument",
     "targets_folder",
 ]
 
@@ -97,6 +99,12 @@ def load_target(name: str) -> TargetSpec:
     hint = f"did you mean {near[0]}? " if near else ""
     msg = f"unknown target {name!r}"
     raise UsageError(msg, hint=f"{hint}`edgebuild targets` lists them; a file of your own is passed by its path")
+
+
+def target_argument(spec: TargetSpec) -> str:
+    """What a user types after ``--target`` to get this target, quoted for a shell: its name, or the path of a file of the user's own."""
+    ours = targets_folder() / f"{spec.name}.toml"
+    return spec.name if spec.source.resolve() == ours.resolve() else shlex.quote(str(spec.source))
 
 
 def _plain(name: str) -> str:

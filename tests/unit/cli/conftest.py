@@ -1,10 +1,10 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from command_line import RUNNER, SIGNATURE, Invoke, Result
-from edgebuild.bundle.manifest import Target, Tolerance, Variant
+from edgebuild.bundle.manifest import Requirements, Target, Tolerance, Variant
 from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cli.main import main
 from edgebuild.machine import machine_arch
@@ -33,7 +33,9 @@ def invoke(capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytes
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
     """Writes a small bundle whose runner is a shell script."""
 
-    def make(*, arch: str = "", code: int = 0, runner: bool = True, directory: bool = False) -> Path:
+    def make(
+        *, arch: str = "", code: int = 0, runner: bool = True, directory: bool = False, features: Sequence[str] = ()
+    ) -> Path:
         arch = arch or machine_arch()
         path = tmp_path / ("m.board" if directory else "m.board.edge")
         variant = Variant(
@@ -44,6 +46,7 @@ def make_bundle(tmp_path: Path) -> Callable[..., Path]:
             inputs=("x",),
             outputs=("y",),
             tolerances={"y": Tolerance(atol=0.0, rtol=0.0)},
+            requires=Requirements(cpu_features=tuple(features)),
         )
         files = [BundleFile(path="model/m.bin", source=b"12345")]
         if runner:

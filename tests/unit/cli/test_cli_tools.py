@@ -1,6 +1,7 @@
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -140,6 +141,21 @@ def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) ->
     get = {c["name"]: c["get"] for c in data["checks"]}
     assert get["runner"] == "the first build compiles it, which takes minutes"
     assert "--target jetson-orin --fetch" in invoke("doctor", "--target", "jetson").out
+
+
+def test_the_advice_for_a_target_file_names_the_file_and_works_as_it_is_printed(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edgebuild.targets import targets_folder
+
+    monkeypatch.setenv("PATH", "/nowhere")
+    Path("my boards").mkdir()
+    Path("my boards/mine.toml").write_text((targets_folder() / "generic-riscv64.toml").read_text(encoding="utf-8"))
+    said = invoke("doctor", "--target", "my boards/mine.toml").out
+    (advised,) = [line.strip() for line in said.splitlines() if "--fetch" in line]
+    words = shlex.split(advised)
+    assert words == ["edgebuild", "doctor", "--target", "my boards/mine.toml", "--fetch"]
+    assert invoke(*words[1:-1]).out == said
 
 
 def test_doctor_misses_no_compiler_where_the_runner_came_with_edgebuild(

@@ -5,6 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from edgebuild.devices import emulator as emulators
+from edgebuild.devices.emulator import Emulator
+from edgebuild.machine import machine_arch
+
 from command_line import Invoke  # isort: skip
 
 
@@ -35,3 +39,36 @@ def test_a_damaged_copy_in_the_cache_is_unpacked_again_from_a_sound_archive(
     (unpacked / "model/m.bin").write_bytes(b"54321")
     assert invoke("verify", str(path)).code == 0
     assert (unpacked / "model/m.bin").read_bytes() == b"12345"
+
+
+@pytest.mark.parametrize("command", ["verify", "run", "bench"])
+def test_a_bundle_that_asks_for_features_this_cpu_lacks_is_emulated_as_its_build_was(
+    invoke: Invoke, make_bundle: Callable[..., Path], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulator = tmp_path / "emulator"
+    emulator.write_text('#!/bin/sh\necho "emulated as $2" >&2\nshift 4; exec "$@"\n')
+    emulator.chmod(0o755)
+
+    def find(arch: str, cpu: str, *_: object) -> Emulator:
+        return Emulator(program=emulator, version="10.0", arch=arch, cpu=cpu, root=tmp_path, system="debian-11")
+
+    monkeypatch.setattr(emulators, "find_emulator", find)
+    plain = emulators.board_of_target("board", machine_arch()).cpu
+    result = invoke(command, str(make_bundle(features=["warp_drive"])))
+    assert result.code == 0
+    assert f"emulated as {plain}" in result.err
+    assert "note: run under qemu-" in result.err
+    result = invoke(command, str(make_bundle()))
+    assert "emulated" not in result.err
+
+
+def test_without_an_emulator_it_is_said_which_features_are_missing(
+    invoke: Invoke, make_bundle: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    path = str(make_bundle(features=["warp_drive"]))
+    for command, said in [("verify", "there is no emulator"), ("tune", "its times say nothing about the board")]:
+        result = invoke(command, path)
+        assert result.code == 5
+        assert "this machine's CPU lacks warp_drive" in result.err
+        assert said in result.err

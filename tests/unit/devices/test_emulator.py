@@ -14,7 +14,7 @@ from edgebuild.bundle.writer import BundleFile, write_bundle
 from edgebuild.cache import Cache
 from edgebuild.devices import emulator as emulators
 from edgebuild.devices import proof as proofs
-from edgebuild.devices.emulator import cpu_of_target, find_emulator
+from edgebuild.devices.emulator import Board, board_of_target, find_emulator
 from edgebuild.devices.local import run_edgerun
 from edgebuild.devices.place import Place, choose_place
 from edgebuild.devices.proof import prove
@@ -214,6 +214,14 @@ def test_without_an_emulator_the_build_goes_on_and_names_the_command_that_gets_o
         place(target, cache, "qemu")
 
 
+def test_the_command_that_gets_an_emulator_names_a_target_file_by_its_path(
+    install: Callable[..., Path], cache: Cache, tmp_path: Path
+) -> None:
+    file = tmp_path / "board.toml"
+    file.write_text((targets_folder() / f"{FOREIGN}.toml").read_text(encoding="utf-8"))
+    assert f"`edgebuild doctor --target {file} --fetch`" in place(load_target(str(file)), cache).hint
+
+
 @pytest.mark.parametrize(
     ("setup", "said"),
     [
@@ -327,9 +335,14 @@ def test_a_system_folder_of_the_user_s_own_must_exist(
 
 
 def test_a_target_that_is_not_known_gets_the_plainest_cpu_of_its_architecture() -> None:
-    assert cpu_of_target("raspberrypi4", "aarch64") == ("cortex-a72", True)
-    assert cpu_of_target("my-board", "aarch64") == ("cortex-a53", False)
-    assert cpu_of_target("raspberrypi4", "riscv64") == ("rv64", False)
+    known = Board(cpu="cortex-a72", target="raspberrypi4", glibc="2.31", known=True)
+    assert board_of_target("raspberrypi4", "aarch64") == known
+    assert board_of_target("my-board", "aarch64") == Board(cpu="cortex-a53", target="generic-aarch64")
+    assert board_of_target("raspberrypi4", "riscv64") == Board(cpu="rv64", target="generic-riscv64")
+    for arch in (
+        emulators._PROGRAMS
+    ):  # what is advised for a board that is not known here is a target, and its emulator the right one
+        assert load_target(board_of_target("my-board", arch).target).soc.arch == arch
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in targets_folder().glob("*.toml")))
