@@ -22,6 +22,15 @@ from edgebuild.errors import ToolError, UsageError
 
 VARIABLE = "EDGEBUILD_DEBIAN_MIRROR"
 _APT_HELPER = Path("/usr/lib/apt/apt-helper")
+_APT_LISTS = Path("/var/lib/apt/lists")
+_APT_ESCAPED = '\\|{}[]<>"^~_=!@#$%&*'
+_HEAD_LINES = 20
+_RELEASES = (
+    *("buster", "bullseye", "bookworm", "trixie", "forky", "duke", "sid"),
+    *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
+)
+_SNAPSHOT = re.compile(r"\d{8}t\d{6}z")
+_MAIN_ARCHIVE = re.compile(r"debian([-_.](remote|proxy|mirror|main|archive|cache))*")
 _SCHEMES = ("http", "https", "file")
 _TIME_LIMIT_S = 900
 _SILENCE_LIMIT_S = 60
@@ -64,33 +73,39 @@ def configured_mirrors(etc: Path = Path("/etc/apt"), apt_helper: Path = _APT_HEL
     return [Mirror(uri=uri, apt_helper=helper) for uri in apt_mirrors(etc)]
 
 
-def apt_mirrors(etc: Path) -> list[str]:
-    """Addresses of the Debian archives in apt's configuration, in its order, each once; none is no error.
+def apt_mirrors(etc: Path, lists: Path = _APT_LISTS) -> list[str]:
+    """Addresses of the Debian archives in apt's configuration, each once; none is no error.
 
-    Archives of others, of security updates and of sources are passed over: what is pinned lies in Debian's main archive.
+    First those that apt's own lists know to be Debian's, then those whose address and suite look like it and of which there are no
+    lists. Archives of others, of security updates and of sources are passed over: what is pinned lies in Debian's main archive.
     """
-    uris: dict[str, None] = {}
+    known: dict[str, None] = {}
+    likely: dict[str, None] = {}
+    for uri, suite in _apt_entries(etc):
+        origin = _origin(lists, uri, suite)
+        if origin == ("Debian", "Debian"):
+            known[uri] = None
+        elif origin is None and _looks_like_debian(uri, suite):
+            likely[uri] = None
+    return list(known | likely)
+
+
+def _apt_entries(etc: Path) -> Iterator[tuple[str, str]]:
+    """Address and suite of every entry for packages of a component "main"."""
     one_line = [etc / "sources.list", *sorted((etc / "sources.list.d").glob("*.list"))]
     for text in map(_text, one_line):
         for line in text.splitlines():
-            entry = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+\S+\s+([^#]*)", line)
-            if entry and "main" in entry[2].split():
-                uris |= dict.fromkeys(_addresses(entry[1]))
+            entry = re.match(r"\s*deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)\s+([^#]*)", line)
+            if entry and "main" in entry[3].split():
+                yield from ((uri, entry[2]) for uri in _addresses(entry[1]))
     for text in map(_text, sorted((etc / "sources.list.d").glob("*.sources"))):
         for stanza in re.split(r"\n\s*\n", text):
             fields = _fields(stanza)
-            enabled = fields.get("enabled", "yes").strip().lower() not in (
-                "no",
-                "false",
-                "0",
-                "off",
-                "without",
-                "disable",
-            )
-            if enabled and "deb" in fields.get("types", "").split() and "main" in fields.get("components", "").split():
+            if fields.get("enabled", "yes").strip().lower() in ("no", "false", "0", "off", "without", "disable"):
+                continue
+            if "deb" in fields.get("types", "").split() and "main" in fields.get("components", "").split():
                 for uri in fields.get("uris", "").split():
-                    uris |= dict.fromkeys(_addresses(uri))
-    return [uri for uri in uris if _is_debian(uri)]
+                    yield from ((a, suite) for a in _addresses(uri) for suite in fields.get("suites", "").split())
 
 
 def _text(path: Path) -> str:
@@ -127,9 +142,28 @@ def _addresses(uri: str) -> Iterator[str]:
         yield uri.rstrip("/")
 
 
-def _is_debian(uri: str) -> bool:
-    """Whether an address looks like Debian's main archive: ``…/debian``, a host of that name, a snapshot of it."""
-    return "debian" in uri.lower() and not re.search(r"security|backports|debug|ports", uri.lower())
+def _origin(lists: Path, uri: str, suite: str) -> tuple[str, str] | None:
+    """Origin and label of an archive as apt last saw its index; None: it did not, or the lists were removed."""
+    parts = urlsplit(uri)
+    # The file's name is made as apt makes it: of the address without its scheme and password, some characters escaped.
+    name = "".join(
+        f"%{ord(c):02x}" if c in _APT_ESCAPED else c
+        for c in f"{parts.netloc.rpartition('@')[2]}{parts.path}/dists/{suite}"
+    ).replace("/", "_")
+    for kind in ("InRelease", "Release"):
+        fields = _fields("\n".join(_text(lists / f"{name}_{kind}").splitlines()[:_HEAD_LINES]))
+        if "origin" in fields:
+            return fields["origin"].strip(), fields.get("label", "").strip()
+    return None
+
+
+def _looks_like_debian(uri: str, suite: str) -> bool:
+    """Whether an address may be one of Debian's main archive: a folder ``debian``, that of a proxy for it, a snapshot of it."""
+    parts = urlsplit(uri.lower())
+    folders = [part for part in parts.path.split("/") if part and not _SNAPSHOT.fullmatch(part)]
+    name = folders[-1] if folders else next((label for label in parts.netloc.split(".") if label == "debian"), "")
+    release = re.sub("-(updates|proposed-updates|backports|backports-sloppy)$", "", suite)
+    return bool(_MAIN_ARCHIVE.fullmatch(name)) and release in _RELEASES
 
 
 def download(

@@ -274,11 +274,36 @@ def test_apt_s_mirrors_are_read_in_both_formats_and_others_are_passed_over(tmp_p
         f"Components: main\n\ntypes: deb\nuris: mirror+file:{tmp_path}/mirrors\nsuites: trixie\ncomponents: main\n\n"
         "Types: deb-src\nURIs: http://source-only.example/debian\nSuites: trixie\nComponents: main\n"
     )
-    assert apt_mirrors(tmp_path) == [
+    assert apt_mirrors(tmp_path, tmp_path / "no lists") == [
         "http://one.example/debian",
         "http://two.example/debian",
         "https://three.example/debian",
         "https://listed.example/debian",
+    ]
+
+
+def test_an_archive_of_others_is_no_mirror_whatever_its_address_says(tmp_path: Path) -> None:
+    (tmp_path / "sources.list").write_text(
+        "deb https://download.vendor.example/linux/debian bookworm main\n"
+        "deb https://packages.vendor.example/debian/12/prod bookworm main\n"
+        "deb https://debian.vendor.example/agent/deb stable main\n"
+        "deb https://vendor.example/not-debian-at-all trixie main\n"
+        "deb https://vendor.example/debian vendor main\n"
+        "deb http://mirror.example/debian-security trixie main\n"
+        "deb http://user:word@proxy.example/debian-remote trixie main\n"
+        "deb http://plain_mirror.example/pool trixie main\n"
+        "deb http://snapshot.example/archive/debian/20250520T000000Z trixie-updates main\n"
+    )
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    (lists / "download.vendor.example_linux_debian_dists_bookworm_InRelease").write_text(
+        "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA512\n\nOrigin: Vendor\nLabel: Vendor CE\nSuite: bookworm\n"
+    )
+    (lists / "plain%5fmirror.example_pool_dists_trixie_Release").write_text("Origin: Debian\nLabel: Debian\n")
+    assert apt_mirrors(tmp_path, lists) == [
+        "http://plain_mirror.example/pool",
+        "http://user:word@proxy.example/debian-remote",
+        "http://snapshot.example/archive/debian/20250520T000000Z",
     ]
 
 
