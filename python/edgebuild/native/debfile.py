@@ -7,6 +7,7 @@ Format: deb(5). What comes out are files, folders and links that stay inside the
 import gzip
 import lzma
 import os
+import shutil
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -51,7 +52,7 @@ def unpack_deb(
     try:
         with deb.open("rb") as stream:
             name, data = _data_member(stream)
-            wanted = _Unpacker(folder, members)
+            wanted = _Unpacker(folder, members, limit_bytes)
             content = cast(IO[bytes], _Bounded(_decompressed(name, data), limit_bytes))
             with tarfile.open(fileobj=content, mode="r|") as archive:
                 for member in archive:
@@ -156,8 +157,10 @@ def _decompressed(name: str, data: _Section) -> _Readable:
 class _Unpacker:
     """Writes the members of one archive below a folder."""
 
-    def __init__(self, folder: Path, patterns: Sequence[str]) -> None:
+    def __init__(self, folder: Path, patterns: Sequence[str], limit_bytes: int) -> None:
         self._root = folder
+        self._limit = limit_bytes
+        self._written = 0
         self._unmatched = set(patterns)
         self._patterns = tuple(patterns)
         self._folders = {folder}
@@ -165,6 +168,9 @@ class _Unpacker:
 
     def take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         name = _inner_path(member.name, "member")
+        if member.issparse():  # it claims more bytes than it has, and no package that dpkg makes holds one
+            msg = f"{name!r} is a sparse file"
+            raise _Damaged(msg)
         if not name or member.isdir():
             return
         matched = [pattern for pattern in self._patterns if fnmatchcase(name, pattern)]
@@ -212,19 +218,27 @@ class _Unpacker:
         folder.mkdir(exist_ok=True)
         self._folders.add(folder)
 
+    def _count(self, size: int) -> None:
+        """Bounds what is written: hard links become copies, so that may be more than the archive holds."""
+        self._written += size
+        if self._written > self._limit:
+            msg = f"it unpacks to more than {self._limit} bytes"
+            raise _Damaged(msg)
+
     def _copy_earlier(self, name: str, path: Path, earlier: str) -> None:
         source = self._root / earlier
         if source.is_symlink() or not source.is_file() or not source.resolve().is_relative_to(self._root.resolve()):
             msg = f"{name!r} is a hard link to {earlier!r}, which is not among the files before it"
             raise _Damaged(msg)
-        path.write_bytes(source.read_bytes())
+        self._count(source.stat().st_size)
+        shutil.copyfile(source, path)
         path.chmod(source.stat().st_mode & 0o777)
 
-    @staticmethod
-    def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    def _write(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
         source = archive.extractfile(member)
         assert source is not None  # it is a file
         left = member.size
+        self._count(left)
         with path.open("xb") as target:
             while left:
                 data = source.read(min(left, _CHUNK_BYTES))

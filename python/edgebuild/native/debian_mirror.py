@@ -8,14 +8,17 @@ beside these. Nothing here is trusted: the caller compares hashes.
 import errno
 import http.client
 import os
+import queue
 import re
 import subprocess
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from edgebuild.errors import ToolError, UsageError
@@ -183,18 +186,19 @@ def download(
 
     Raises:
         Missing: The mirror does not have it.
-        Failed: The mirror can't be reached or broke off, three times.
+        Failed: The mirror can't be reached or broke off, three times; or all of them together took longer than a quarter of an hour.
     """
     # A tilde must stay as it is, and so must what apt escapes itself.
     url = f"{mirror.uri}/{quote(path, safe='/~+')}"
+    deadline = time.monotonic() + _TIME_LIMIT_S
     for left in reversed(range(_TRIES)):
         try:
             if mirror.apt_helper:
-                _through_apt(mirror.apt_helper, url, destination, size)
+                _through_apt(mirror.apt_helper, url, destination, size, deadline)
             else:
-                _through_urllib(url, destination, size, advance)
+                _through_urllib(url, destination, size, advance, deadline)
         except Failed:
-            if not left:
+            if not left or time.monotonic() + _PAUSE_S >= deadline:
                 raise
             time.sleep(_PAUSE_S)
         else:
@@ -202,28 +206,15 @@ def download(
     return url
 
 
-def _through_urllib(url: str, destination: Path, size: int, advance: Callable[[int], None] | None) -> None:
-    request = urllib.request.Request(url, headers={"User-Agent": "edgebuild"})
-    deadline = time.monotonic() + _TIME_LIMIT_S
-    try:
-        answer = urllib.request.urlopen(request, timeout=_SILENCE_LIMIT_S)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (404, 410):
-            raise Missing from None
-        msg = f"the server answered {error.code} {error.reason}"
-        raise Failed(msg) from None
-    except urllib.error.URLError as error:
-        if isinstance(error.reason, FileNotFoundError):
-            raise Missing from None
-        raise Failed(_reason(error.reason)) from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        raise Failed(_reason(error)) from None
-    with answer, destination.open("wb") as target:
+def _through_urllib(
+    url: str, destination: Path, size: int, advance: Callable[[int], None] | None, deadline: float
+) -> None:
+    with _opened(url, deadline) as answer, destination.open("wb") as target:
         taken = 0
         while taken <= size:
             try:
-                data = answer.read(min(_CHUNK_BYTES, size + 1 - taken))
+                # What is there: `read` would wait for a whole chunk, however slowly a server drips.
+                data = answer.read1(min(_CHUNK_BYTES, size + 1 - taken))
             except (OSError, http.client.HTTPException) as error:  # the server's; writing is outside
                 raise Failed(_reason(error)) from None
             if not data:
@@ -233,11 +224,49 @@ def _through_urllib(url: str, destination: Path, size: int, advance: Callable[[i
             if advance:
                 advance(min(taken, size))
             if time.monotonic() > deadline:
-                msg = f"it took longer than {_TIME_LIMIT_S} s"
-                raise Failed(msg)
+                raise _too_slow()
     if taken < size:
         msg = f"it ended after {taken} bytes, expected {size}"
         raise Failed(msg)
+
+
+def _opened(url: str, deadline: float) -> Any:
+    """The server's answer, its headers read. Raises as ``download``."""
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            request = urllib.request.Request(url, headers={"User-Agent": "edgebuild"})
+            results.put(urllib.request.urlopen(request, timeout=_SILENCE_LIMIT_S))
+        except Exception as error:
+            results.put(error)
+
+    # The socket's limit is one of silence: headers that drip would take for ever. Such a thread is left behind, it ends with us.
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = results.get(timeout=max(0.0, deadline - time.monotonic()))
+    except queue.Empty:
+        raise _too_slow() from None
+    match answer:
+        case urllib.error.HTTPError(code=code, reason=reason):
+            answer.close()
+            if code in (404, 410):
+                raise Missing
+            msg = f"the server answered {code} {reason}"
+            raise Failed(msg)
+        case urllib.error.URLError(reason=FileNotFoundError()):
+            raise Missing
+        case urllib.error.URLError(reason=reason):
+            raise Failed(_reason(reason))
+        case OSError() | ValueError() | http.client.HTTPException():
+            raise Failed(_reason(answer))
+        case Exception():
+            raise answer
+    return answer
+
+
+def _too_slow() -> Failed:
+    return Failed(f"it took longer than {_TIME_LIMIT_S} s")
 
 
 def _reason(error: object) -> str:
@@ -245,7 +274,7 @@ def _reason(error: object) -> str:
     return text.splitlines()[0]
 
 
-def _through_apt(helper: Path, url: str, destination: Path, size: int) -> None:
+def _through_apt(helper: Path, url: str, destination: Path, size: int, deadline: float) -> None:
     # The shell bounds what a mirror can make it write (blocks of 512 bytes); apt's downloader has no such option.
     command = ["sh", "-c", 'ulimit -f "$1" && shift && exec "$@"', "sh", str(size // 512 + 2048)]
     command += [str(helper), "-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=0", "download-file", url]
@@ -257,13 +286,12 @@ def _through_apt(helper: Path, url: str, destination: Path, size: int) -> None:
             text=True,
             errors="replace",
             stdin=subprocess.DEVNULL,
-            timeout=_TIME_LIMIT_S,
+            timeout=max(0.0, deadline - time.monotonic()),
             env=os.environ | {"LC_ALL": "C"},
             check=False,
         )
     except subprocess.TimeoutExpired:
-        msg = f"it took longer than {_TIME_LIMIT_S} s"
-        raise Failed(msg) from None
+        raise _too_slow() from None
     except OSError as error:
         msg = f"apt's downloader does not start: {error.strerror}"
         raise ToolError(msg) from error

@@ -1,5 +1,6 @@
 """Debian packages are unpacked without dpkg, and a hostile one reaches nothing outside its folder."""
 
+import io
 import random
 import shutil
 import stat
@@ -109,8 +110,39 @@ def test_a_package_that_unpacks_to_more_than_the_limit_is_refused(tmp_path: Path
         unpacked(bomb, tmp_path, limit_bytes=1_000_000, members=("nothing",))
 
 
+def _sparse(name: str, size: int) -> bytes:
+    """A tar with one member of GNU's old sparse form: a block of zeros that claims to be a file of ``size`` bytes."""
+    header = bytearray(512)
+    for offset, text in [
+        *((0, name.encode()), (100, b"0000644\0"), (108, b"0000000\0"), (116, b"0000000\0")),
+        *((124, b"00000000000\0"), (136, b"00000000000\0"), (156, b"S"), (257, b"ustar  \0")),
+        (483, b"%011o\0" % size),
+    ]:
+        header[offset : offset + len(text)] = text
+    header[148:156] = b"%06o\0 " % (sum(header) + 8 * 32)
+    return bytes(header) + bytes(1024)
+
+
+@pytest.mark.parametrize("members", [("*",), ("other",)])
+def test_a_sparse_member_which_may_expand_without_end_is_refused(tmp_path: Path, members: tuple[str, ...]) -> None:
+    tar = _sparse("usr/zeros", 2**33 - 1)
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        assert archive.getmembers()[0].issparse()
+        assert archive.getmembers()[0].size > 2**32
+    with pytest.raises(ToolError, match="'usr/zeros' is a sparse file"):
+        unpacked(_deb(debian_binary=b"2.0\n", data_tar=tar), tmp_path, members=members)
+
+
+def test_copies_of_hard_links_count_as_what_is_unpacked(tmp_path: Path) -> None:
+    links = [link_member(f"{i}", "a", tarfile.LNKTYPE) for i in range(50)]
+    deb = deb_bytes([file_member("a", bytes(100_000)), *links])
+    with pytest.raises(ToolError, match="unpacks to more than 1000000 bytes"):
+        unpacked(deb, tmp_path, limit_bytes=1_000_000)
+    assert sum(path.stat().st_size for path in (tmp_path / "out").iterdir()) <= 1_000_000
+
+
 def _deb(**members: bytes) -> bytes:
-    return ar_bytes({name.replace("_", "."): data for name, data in members.items()})
+    return ar_bytes({name.replace("debian_", "debian-").replace("_", "."): data for name, data in members.items()})
 
 
 @pytest.mark.parametrize(

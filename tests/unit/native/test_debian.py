@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -156,6 +157,35 @@ def test_a_download_that_breaks_off_is_tried_three_times(mirror: Server, cache: 
     with pytest.raises(ToolError, match=rf"it ended after {len(DEB) // 2} bytes, expected {len(DEB)}"):
         fetch_package(PACKAGE, cache)
     assert len(mirror.asked) == 3
+    assert leftovers(cache) == []
+
+
+@pytest.mark.parametrize("drips", ["headers", "body", "chunked body"])
+def test_a_mirror_that_drips_is_given_up_when_the_time_for_all_is_over(
+    drips: str, mirror: Server, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def drip(request: http.server.BaseHTTPRequestHandler) -> None:
+        lines = (
+            b"HTTP/1.0 200 OK\r\n" if drips != "chunked body" else b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
+        )
+        request.wfile.write(lines if drips == "headers" else lines + b"\r\n")
+        try:
+            while not over.wait(0.02):  # each byte comes long before the limit of silence
+                request.wfile.write(b"1\r\nx\r\n" if drips == "chunked body" else b"x")
+                request.wfile.flush()
+        except OSError:
+            return
+
+    mirror.answer = drip
+    monkeypatch.setattr(debian_mirror, "_TIME_LIMIT_S", 0.5)
+    begin = time.monotonic()
+    with pytest.raises(ToolError, match=r"it took longer than 0\.5 s"):
+        fetch_package(PACKAGE, cache)
+    over.set()
+    assert time.monotonic() - begin < 5
+    assert len(mirror.asked) == 1, "the limit is of all tries together"
     assert leftovers(cache) == []
 
 
