@@ -33,7 +33,7 @@ SECTIONS = {
     "lower": "what backends load",
     "native": "compiled runners",
     "engines": "engine libraries",
-    "debian": "Debian packages, unpacked",
+    "debian": "Debian packages, as downloaded and unpacked",
     "decisions": "what was settled by measuring",
     "proof": "results of running bundles",
     "bundles": "unpacked bundles",

@@ -57,6 +57,11 @@ def pinned_packages(name: str, arch: str, table: Path | None = None) -> tuple[De
     return tuple(DebianPackage(**pin, snapshot=entry["snapshot"]) for pin in entry["packages"])
 
 
+def _download_entry(package: DebianPackage) -> tuple[str, str]:
+    """Where the package file itself is kept: by its content, so that every set that it is in shares one download."""
+    return "debian", content_key("package file", package.sha256)
+
+
 def package_entry(package: DebianPackage, members: Sequence[str] = ("*",)) -> tuple[str, str]:
     """Section and key of the cache under which ``fetch_package`` keeps a package: to look whether it is there."""
     return "debian", content_key(_UNPACKING, package.sha256, list(members))
@@ -69,7 +74,8 @@ def fetch_package(
 
     Args:
         package: The pin.
-        cache: Keeps the unpacked files. One call at a time downloads, among all processes.
+        cache: Keeps the package file and what was unpacked of it. One call at a time downloads, among all processes; other
+            members of the same package are unpacked without another download.
         progress: Hears that and how a download goes.
         members: Shell patterns on paths; only these files are unpacked and kept.
 
@@ -78,15 +84,14 @@ def fetch_package(
         ResourceError: The disk is full.
         UsageError: The configured mirror is not one.
     """
+    name = Path(package.path).name
 
     def make(folder: Path) -> None:
-        deb = folder / f".{Path(package.path).name}"
-        _download(package, deb, progress)
+        kept = cache.get_or_make(*_download_entry(package), lambda folder: _download(package, folder / name, progress))
+        (deb,) = kept.glob("*.deb")
         unpack_deb(deb, folder, members=members)
-        deb.unlink()
 
-    section, key = package_entry(package, members)
-    return cache.get_or_make(section, key, make)
+    return cache.get_or_make(*package_entry(package, members), make)
 
 
 def _download(package: DebianPackage, deb: Path, progress: Progress | None) -> None:

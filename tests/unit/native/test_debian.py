@@ -9,12 +9,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from deb_files import deb_bytes, file_member, package_of, put
 
 from edgebuild.cache import Cache
+from edgebuild.cache_sweep import INDEX
 from edgebuild.errors import IncompatibleError, ResourceError, ToolError, UsageError
 from edgebuild.native import debian, debian_mirror
 from edgebuild.native.debian import DebianPackage, fetch_package, pinned_packages
@@ -86,7 +88,26 @@ def test_a_package_is_downloaded_once_and_then_comes_from_the_cache_without_a_mi
     assert mirror.asked == ["/" + PACKAGE.path]
     monkeypatch.setenv(VARIABLE, "http://127.0.0.1:9")  # nobody listens there
     assert fetch_package(PACKAGE, Cache(cache.root)) == folder
-    assert not list(folder.glob(".*.deb")), "the package file itself is not kept"
+    assert not list(folder.rglob("*.deb")), "the package file is an entry of its own"
+
+
+def test_packages_that_two_sets_share_are_downloaded_once(mirror: Server, cache: Cache) -> None:
+    """An engine takes some libraries of a package and the emulator's system all; the package may have another name there."""
+    first = fetch_package(PACKAGE, cache, members=("usr/bin/*",))
+    other = replace(PACKAGE, name="other", path="pool/main/o/other/other_2.0-1_armhf.deb")
+    second = fetch_package(other, cache, members=("usr/share/doc/*",))
+    assert mirror.asked == ["/" + PACKAGE.path]
+    assert [path.name for path in first.rglob("*") if path.is_file() and path.name != INDEX] == ["tool"]
+    assert (second / "usr/share/doc/tool/copyright").is_file()
+
+
+def test_a_kept_package_file_that_was_damaged_is_downloaded_anew(mirror: Server, cache: Cache) -> None:
+    fetch_package(PACKAGE, cache, members=("usr/bin/*",))
+    (deb,) = (cache.root / "debian").rglob("*.deb")
+    deb.write_bytes(DEB[:-1] + b"!")
+    folder = fetch_package(PACKAGE, Cache(cache.root), members=("usr/share/*",))
+    assert (folder / "usr/share/doc/tool/copyright").is_file()
+    assert len(mirror.asked) == 2
 
 
 def test_the_download_is_said_and_counted(mirror: Server, cache: Cache) -> None:
@@ -109,7 +130,7 @@ def test_the_download_is_said_and_counted(mirror: Server, cache: Cache) -> None:
 def test_a_cache_damaged_by_hand_is_filled_anew(mirror: Server, cache: Cache) -> None:
     (fetch_package(PACKAGE, cache) / "usr/bin/tool").write_bytes(b"damaged")
     assert (fetch_package(PACKAGE, Cache(cache.root)) / "usr/bin/tool").read_bytes() == b"program" * 5000
-    assert len(mirror.asked) == 2
+    assert len(mirror.asked) == 1, "the package file was sound"
 
 
 def test_a_changed_byte_names_the_file_both_hashes_and_what_to_do_and_is_not_kept(mirror: Server, cache: Cache) -> None:
@@ -256,7 +277,11 @@ def test_a_full_disk_is_a_resource_error(mirror: Server, cache: Cache, monkeypat
     monkeypatch.setattr(debian, "unpack_deb", full)
     with pytest.raises(ResourceError, match="no space left"):
         fetch_package(PACKAGE, cache)
-    assert leftovers(cache) == []
+    assert "usr" not in leftovers(cache)
+    monkeypatch.undo()
+    monkeypatch.setenv(VARIABLE, mirror.uri)
+    assert (fetch_package(PACKAGE, cache) / "usr/bin/tool").is_file()
+    assert len(mirror.asked) == 1, "what was downloaded in full is kept"
 
 
 def test_two_processes_download_once(mirror: Server, cache: Cache, tmp_path: Path) -> None:
