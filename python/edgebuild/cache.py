@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebuild import cache_sweep as sweep
+from edgebuild.cache_index import file_sha256 as file_sha256
+from edgebuild.cache_index import is_intact, write_index
 from edgebuild.errors import EdgebuildError, ResourceError, ToolError, UsageError
 
 _DEFAULT_LIMIT_MIB = 20 * 1024
@@ -77,12 +79,6 @@ def content_key(*parts: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes, in lower-case hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def user_cache_folder() -> Path:
     """The user's cache: ``$XDG_CACHE_HOME/edgebuild`` if that is absolute, as its specification says, else ``~/.cache/edgebuild``.
 
@@ -130,7 +126,7 @@ class Cache:
         if not (entry / sweep.INDEX).is_file():
             return None
         self._hold(section, key)
-        if not _intact(entry):
+        if not is_intact(entry):
             return None
         with suppress(OSError):  # a cache that may only be read still answers
             os.utime(entry / sweep.INDEX)
@@ -204,13 +200,11 @@ class Cache:
             claimed = sweep.claim(work)
         try:
             make(work)
-            index = {
-                str(path.relative_to(work)): [path.stat().st_size, file_sha256(path)]
-                for path in sorted(work.rglob("*"))
-                if path.is_file()
-            }
-            (work / sweep.INDEX).write_text(json.dumps(index), encoding="utf-8")
-            shutil.rmtree(entry, ignore_errors=True)
+            write_index(work)
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            else:
+                entry.unlink(missing_ok=True)
             work.rename(entry)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -272,17 +266,6 @@ def _close_all(held: dict[Path, int]) -> None:
     for descriptor in held.values():
         os.close(descriptor)
     held.clear()
-
-
-def _intact(entry: Path) -> bool:
-    try:
-        index: dict[str, list[object]] = json.loads((entry / sweep.INDEX).read_text(encoding="utf-8"))
-        return all(
-            (entry / name).stat().st_size == size and file_sha256(entry / name) == sha256
-            for name, (size, sha256) in index.items()
-        )
-    except (OSError, ValueError):
-        return False
 
 
 def _is_about(error: OSError, root: Path) -> bool:

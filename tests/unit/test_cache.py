@@ -59,23 +59,44 @@ def test_a_maker_that_fails_leaves_nothing(cache: Cache) -> None:
     assert [p.name for p in (cache.root / "export").iterdir() if p.is_dir()] == []
 
 
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "index"])
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "a flipped byte": lambda entry: (entry / "sub/file").write_bytes(b"gooe"),
+    "a cut file": lambda entry: (entry / "sub/file").write_bytes(b"goo"),
+    "a file that is gone": lambda entry: (entry / "sub/file").unlink(),
+    "a folder in place of a file": lambda entry: ((entry / "sub/file").unlink(), (entry / "sub/file").mkdir()),
+    "a file more": lambda entry: (entry / "sub/licence-more").write_bytes(b"packed by its name"),
+    "a program that is none": lambda entry: (entry / "sub/program").chmod(0o644),
+    "a link that is gone": lambda entry: (entry / "lib").unlink(),
+    "a link to elsewhere": lambda entry: ((entry / "lib").unlink(), (entry / "lib").symlink_to(".")),
+    "an index that is none": lambda entry: (entry / ".entry.json").write_text("{", encoding="utf-8"),
+    "an index of something else": lambda entry: (entry / ".entry.json").write_text("[1]", encoding="utf-8"),
+    "an index that is a folder": lambda entry: ((entry / ".entry.json").unlink(), (entry / ".entry.json").mkdir()),
+    "an index that is gone": lambda entry: (entry / ".entry.json").unlink(),
+    "nothing at all": lambda entry: (shutil.rmtree(entry), entry.mkdir()),
+    "a file in place of all": lambda entry: (shutil.rmtree(entry), entry.write_bytes(b"")),
+    "a link in place of all": lambda entry: (shutil.rmtree(entry), entry.symlink_to("/")),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_made_anew(cache: Cache, damage: str) -> None:
-    entry = cache.get_or_make("native", "k", writes(b"good"))
-    file = entry / "sub" / "file"
-    match damage:
-        case "flip":
-            file.write_bytes(b"gooe")
-        case "truncate":
-            file.write_bytes(b"goo")
-        case "remove":
-            file.unlink()
-        case _:
-            (entry / ".entry.json").write_text("{", encoding="utf-8")
+    def make(folder: Path) -> None:
+        (folder / "sub").mkdir()
+        (folder / "sub/file").write_bytes(b"good")
+        (folder / "sub/program").write_bytes(b"run")
+        (folder / "sub/program").chmod(0o755)
+        (folder / "lib").symlink_to("sub")
+
+    entry = cache.get_or_make("native", "k", make)
+    assert cache.find_or_make("native", "k", make) == (entry, True)
+    DAMAGES[damage](entry)
     assert cache.get("native", "k") is None
-    made, hit = cache.find_or_make("native", "k", writes(b"good"))
+    made, hit = cache.find_or_make("native", "k", make)
     assert not hit
-    assert (made / "sub" / "file").read_bytes() == b"good"
+    assert not made.is_symlink()
+    assert (made / "lib/file").read_bytes() == b"good"
+    assert os.access(made / "sub/program", os.X_OK)
+    assert cache.find_or_make("native", "k", make) == (made, True)
 
 
 def test_two_threads_and_two_caches_do_the_work_once(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Commands that hand a bundle to the runner it carries: verify, run, bench and tune take what edgerun takes."""
 
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ import click
 
 from edgebuild.cli import output
 from edgebuild.cli.group import COMMANDS
-from edgebuild.errors import IncompatibleError, UsageError
+from edgebuild.errors import BundleError, IncompatibleError, UsageError
 
 if TYPE_CHECKING:
     from edgebuild.bundle.reader import Bundle
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
 def open_bundle(path: str) -> "Bundle":
     """The bundle at ``path``; structure and manifest are checked."""
     from edgebuild.bundle.reader import Bundle
-    from edgebuild.errors import BundleError
 
     try:
         return Bundle.open(path)
@@ -52,6 +50,7 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
         BundleError: The bundle or its runner is damaged, or it has none.
         IncompatibleError: This machine can't run it, and there is no emulator for it here.
     """
+    from edgebuild.bundle.unpacked import drop_damaged_copy
     from edgebuild.devices.local import query_edgerun, run_edgerun, why_bundle_not_here
 
     bundle = open_bundle(path)
@@ -60,13 +59,17 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
     if command == "verify" and bundle.is_archive:
         # The runner will check the unpacked copy, which may be an earlier and sound one of the same id.
         bundle.verify_files()
-        _drop_damaged_copy(bundle)
+        drop_damaged_copy(bundle)
     if emulator is not None and command == "bench" and "--json" in arguments:  # who reads only this must see it too
         words = [word for word in arguments if word != "--json"]
-        answer = query_edgerun(bundle, [command, *words], emulator=emulator)
-        output.print_json({**answer, "emulator": emulator.to_json()})
-        return 0
-    return run_edgerun(bundle, [command, *arguments], emulator=emulator, called=path)
+
+        def bench() -> int:
+            answer = query_edgerun(bundle, [command, *words], emulator=emulator)
+            output.print_json({**answer, "emulator": emulator.to_json()})
+            return 0
+
+        return _in_a_sound_copy(bundle, bench)
+    return _in_a_sound_copy(bundle, lambda: run_edgerun(bundle, [command, *arguments], emulator=emulator, called=path))
 
 
 def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "Emulator":
@@ -106,18 +109,20 @@ def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "E
     return emulator
 
 
-def _drop_damaged_copy(bundle: "Bundle") -> None:
-    """Removes what was once unpacked of a sound archive if a file of it no longer has its hash: it is unpacked anew."""
-    from edgebuild.bundle.reader import Bundle, cache_folder
-    from edgebuild.errors import BundleError
+def _in_a_sound_copy(bundle: "Bundle", run: Callable[[], int]) -> int:
+    """What ``run`` gives; once more if it fails over a damaged copy in the cache, which the sound archive then replaces."""
+    from edgebuild.bundle.unpacked import drop_damaged_copy
 
-    home = cache_folder() / bundle.id
-    folder = home / bundle.manifest.top
     try:
-        if folder.exists():
-            Bundle.open(folder).verify_files()
+        code = run()
     except BundleError:
-        shutil.rmtree(home, ignore_errors=True)
+        if not drop_damaged_copy(bundle):
+            raise
+    else:
+        if code != BundleError.exit_code or not drop_damaged_copy(bundle):
+            return code
+    output.echo("note: the cache's copy of the bundle was damaged; it is unpacked anew", err=True)
+    return run()
 
 
 def input_options() -> list[click.Option]:

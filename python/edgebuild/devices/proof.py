@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebuild.bundle.reader import Bundle
+from edgebuild.bundle.unpacked import drop_damaged_copy
 from edgebuild.cache import Cache, content_key
 from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun, why_bundle_not_here, why_not_here
@@ -54,6 +55,7 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
     Raises:
         EdgebuildError: A variant does not run.
     """
+    drop_damaged_copy(bundle)
     peaks: dict[str, int] = {}
     for variant in bundle.manifest.variants:
         if why_not_here(bundle.manifest.target.arch, variant.requires.cpu_features) is not None:
@@ -116,6 +118,7 @@ def prove(
     limit_s = None if emulator is None else steps * step_s
 
     def make(folder: Path) -> None:
+        drop_damaged_copy(bundle)  # an earlier build's: what was just packed is proved, not what somebody did to that
         verified = query_edgerun(
             bundle,
             ["verify"],

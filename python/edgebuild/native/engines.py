@@ -13,6 +13,7 @@ from edgebuild.bundle.paths import to_segment
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.errors import IncompatibleError, ToolError
 from edgebuild.native.debian import fetch_package, pinned_packages
+from edgebuild.native.process import refuse_full_disk
 from edgebuild.report import Progress
 
 _DOWNLOAD_LIMIT_S = 900
@@ -234,9 +235,11 @@ def _copy_from_wheel(pin: EnginePin, folder: Path) -> None:
         raise ToolError(msg) from None
     wheels = sorted(downloads.glob("*.whl")) if downloads.is_dir() else []
     if done.returncode != 0 or not wheels:
+        what = f"could not download {pin.distribution} {pin.version} for {pin.platform}"
+        refuse_full_disk(done.stderr.splitlines(), what)
         said = [line for line in done.stderr.splitlines() if line.strip()] or [f"exit {done.returncode}"]
         lines = [line for line in said if line.startswith("ERROR")] or said
-        msg = f"could not download {pin.distribution} {pin.version} for {pin.platform}: {lines[-1]}"
+        msg = f"{what}: {lines[-1]}"
         raise ToolError(msg, hint="check the network and pip's configuration; a filled cache needs neither")
     with zipfile.ZipFile(wheels[0]) as wheel:
         for member, name in [(pin.member, pin.soname), *((m, Path(m).name) for m in pin.licences)]:

@@ -36,7 +36,16 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         library = " and zig's C++ library, before the first step" if toolchain.identity[0] == "zig" else ""
         progress.note(f"compiling the runner for {target.toolchain.triple}{library} (once; it takes some minutes)")
-        _compile(target, sources, toolchain, find_cross_tools(), cache.root / "zig", folder, progress)
+        zig_cache, tools = cache.root / "zig", find_cross_tools()
+        used = zig_cache.is_dir()
+        try:
+            _compile(target, sources, toolchain, tools, zig_cache, folder, progress)
+        except ToolError as error:
+            if not used or toolchain.identity[0] != "zig":
+                raise
+            # Nothing but zig itself can tell whether what it kept is sound.
+            empty = "if zig's own cache was damaged, `edgebuild cache clean zig` empties it"
+            raise ToolError(error.message, hint=f"{error.hint}; {empty}" if error.hint else empty) from error
 
     return cache.get_or_make("native", key, make) / "edgerun"
 

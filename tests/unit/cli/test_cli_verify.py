@@ -41,6 +41,23 @@ def test_a_damaged_copy_in_the_cache_is_unpacked_again_from_a_sound_archive(
     assert (unpacked / "model/m.bin").read_bytes() == b"12345"
 
 
+@pytest.mark.parametrize(("damaged", "code"), [("bin/edgerun", 0), ("model/m.bin", 3)])
+def test_run_and_bench_replace_a_damaged_copy_in_the_cache_and_run_once_more(
+    invoke: Invoke, make_bundle: Callable[..., Path], damaged: str, code: int
+) -> None:
+    path = make_bundle(code=code)
+    first = invoke("run", str(path))
+    assert (first.code, "damaged" in first.err) == (code, False)
+    unpacked = Path(first.out.splitlines()[1])
+    sound = (unpacked / damaged).read_bytes()
+    for command in ("run", "bench"):
+        flip(unpacked / damaged, sound[2:5])
+        result = invoke(command, str(path))
+        assert result.code == code  # this runner gives it whatever it is asked
+        assert "note: the cache's copy of the bundle was damaged; it is unpacked anew" in result.err
+        assert (unpacked / damaged).read_bytes() == sound
+
+
 @pytest.mark.parametrize("command", ["verify", "run", "bench"])
 def test_a_bundle_that_asks_for_features_this_cpu_lacks_is_emulated_as_its_build_was(
     invoke: Invoke, make_bundle: Callable[..., Path], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgebuild.errors import ToolError
+from edgebuild.errors import ResourceError, ToolError
 from edgebuild.native import process
 from edgebuild.native.process import run_tool
 
@@ -30,6 +30,29 @@ def test_a_failure_gives_the_first_error_line_and_keeps_the_log() -> None:
     log = Path(str(caught.value.hint).removeprefix("the whole log is in "))
     assert log.read_text(encoding="utf-8").splitlines() == ["fine", "x.cpp:1: error: no", "error: more"]
     log.unlink()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", "it was killed by SIGKILL"),
+        ("print('FAILED: a.o'); print('Killed'); exit(1)", "Killed"),
+        (
+            "print('CMake Error at a.cmake:1 (m):'); print('  No such\\n\\n  thing.\\nother'); exit(1)",
+            r"a\.cmake:1 \(m\): No such thing\.",
+        ),
+        ("exit(4)", "exit code 4"),
+    ],
+)
+def test_a_tool_that_says_nothing_of_an_error_is_explained_by_how_it_ended(script: str, said: str) -> None:
+    with pytest.raises(ToolError, match=f"could not compile: .*{said} .the whole log") as caught:
+        run_tool(python(script), dict(os.environ), "compile")
+    Path(str(caught.value.hint).removeprefix("the whole log is in ")).unlink()
+
+
+def test_a_full_disk_is_the_disk_s_fault_and_not_the_tool_s() -> None:
+    with pytest.raises(ResourceError, match="could not compile: no space left"):
+        run_tool(python("print('a.o: error: No space left on device'); exit(1)"), dict(os.environ), "compile")
 
 
 def test_a_tool_that_does_not_start_is_named() -> None:

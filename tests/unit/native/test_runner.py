@@ -10,7 +10,7 @@ import pytest
 from elf_craft import craft_elf
 
 from edgebuild.cache import Cache, content_key
-from edgebuild.errors import IncompatibleError, ToolError
+from edgebuild.errors import EdgebuildError, IncompatibleError, ResourceError, ToolError
 from edgebuild.native import runner, toolchain
 from edgebuild.native.prebuilt import write_prebuilt
 from edgebuild.native.runner import build_runner, runner_licences
@@ -48,10 +48,11 @@ def fake_cmake(
     code: int = 0,
     says: str = "",
     wants: Sequence[tuple[str, str]] = (("GLIBC_2.28", "fcntl64"),),
+    arch: str = "x86_64",
 ) -> Path:
     """Replaces cmake by a script that logs its environment and "compiles" a crafted program; returns the log."""
     program, log, compiled = tmp_path / "cmake", tmp_path / "environment", tmp_path / "compiled"
-    compiled.write_bytes(craft_elf(arch="x86_64", needed=["libc.so.6"], wants={"libc.so.6": wants}))
+    compiled.write_bytes(craft_elf(arch=arch, needed=["libc.so.6"], wants={"libc.so.6": wants}))
     program.write_text(CMAKE.format(log=log, code=code, program=compiled) + f"\necho '{says}'\n", encoding="utf-8")
     if says:
         program.write_text(f"#!/bin/sh\necho '{says}'\nexit {code}\n", encoding="utf-8")
@@ -231,3 +232,33 @@ def test_a_program_for_a_younger_glibc_is_refused_and_not_kept(
     with pytest.raises(IncompatibleError, match=r"bin/edgerun can't run on x86-64: it needs dlsym@GLIBC_2\.34"):
         build_runner(target, cache, SilentProgress())
     assert [p for p in (cache.root / "native").iterdir() if p.is_dir()] == []
+
+
+@pytest.mark.parametrize(
+    ("zig", "kind", "said"),
+    [
+        ("echo 'm.cpp:3:1: error: no such header' >&2; exit 1", ToolError, r"m\.cpp:3:1: error: no such header"),
+        ("exit 7", ToolError, "is not able to compile a simple test program"),
+        ("kill -KILL $$", ToolError, "is not able to compile a simple test program"),
+        ("kill -SEGV $$", ToolError, "is not able to compile a simple test program"),
+        ("echo 'error: unable to write: NoSpaceLeft' >&2; exit 1", ResourceError, "no space left on the disk"),
+    ],
+)
+def test_a_compiler_that_fails_is_one_line_and_the_next_build_compiles(
+    zig: str, kind: type[EdgebuildError], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The real sources and CMake, and a zig that fails; then a CMake that works."""
+    (tmp_path / "zig").write_text(f"#!/bin/sh\n{zig}\n")
+    (tmp_path / "zig").chmod(0o755)
+    monkeypatch.setattr(toolchain, "find_zig", lambda: (tmp_path / "zig", "0"))
+    cache = Cache(tmp_path / "cache")
+    board = load_target("raspberrypi4")
+    with pytest.raises(kind, match=f"could not configure the runner: .*{said}") as caught:
+        build_runner(board, cache, SilentProgress())
+    assert type(caught.value) is kind
+    assert "\n" not in caught.value.message
+    assert len(caught.value.message) < 700
+    assert caught.value.hint
+    assert [p for p in (cache.root / "native").iterdir() if p.is_dir()] == []
+    fake_cmake(tmp_path, monkeypatch, arch="aarch64")
+    assert build_runner(board, cache, SilentProgress()).read_bytes().startswith(b"\x7fELF")
