@@ -22,8 +22,9 @@ from edgebuild.graph.stage import optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
+from edgebuild.native.engine_layout import check_engine
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
-from edgebuild.native.runner import build_runner
+from edgebuild.native.runner import build_runner, check_toolchain
 from edgebuild.options import BuildOptions
 from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
@@ -141,6 +142,7 @@ def build_from_request(
         survey(
             quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
         )
+    check_toolchain(target)
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
@@ -290,7 +292,9 @@ def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
         raise UsageError(msg)
     specs = [target.backend(name) for name in names] if names else list(target.runtime)
     for spec in specs:  # before a long export
-        find_backend(spec.name)
+        engine = find_backend(spec.name).ENGINE
+        if engine is not None:
+            check_engine(engine_pin(engine, spec.version, target.soc.arch), target.os)
     return specs
 
 

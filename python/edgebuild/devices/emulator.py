@@ -165,7 +165,13 @@ def _find_program(arch: str, cache: Cache, *, fetch: bool, progress: Progress | 
         if version >= OLDEST:
             return Path(path), version
         problems.append(f"{path} is {_text(version)}, which is too old")
-    path_in_cache = _packaged(name, cache, fetch=fetch, progress=progress)
+    try:
+        path_in_cache = _packaged(name, cache, fetch=fetch, progress=progress)
+    except ToolError as error:
+        if not problems:
+            raise
+        msg = f"{'; '.join(problems)}, and {error.message}"
+        raise ToolError(msg, hint=error.hint) from error
     if path_in_cache is not None:
         return path_in_cache, _version(*_stamp(path_in_cache))
     found = f": {'; '.join(problems)}" if problems else ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgebuild.errors import IncompatibleError
-from edgebuild.native.engines import EngineFiles
+from edgebuild.native.engines import EngineFiles, EnginePin
 from edgebuild.targets import OperatingSystem
 
 
@@ -33,11 +33,8 @@ def engine_layout(files: EngineFiles, os: OperatingSystem) -> EngineLayout:
         IncompatibleError: The board's C library is too old for the engine, and there is none to go with it.
     """
     pin = files.pin
-    own_libc = _numbers(os.glibc) < _numbers(pin.glibc)
-    if own_libc and not files.system:
-        msg = f"{pin.engine} {pin.version} for {pin.arch} needs glibc {pin.glibc}, the target's oldest system has {os.glibc}"
-        raise IncompatibleError(msg, hint="pin another version of the engine in the target file")
-    if own_libc:
+    if _is_too_new(pin, os):
+        _refuse(pin, os, brings_libc=bool(files.system))
         return EngineLayout(
             needed=tuple(files.needed.values()), system=tuple(files.system.values()), glibc=files.system_glibc
         )
@@ -46,6 +43,22 @@ def engine_layout(files: EngineFiles, os: OperatingSystem) -> EngineLayout:
     provided = set(os.libraries) - own
     needed = tuple(path for soname, path in files.needed.items() if soname not in provided)
     return EngineLayout(needed=needed, system=(), glibc=os.glibc)
+
+
+def check_engine(pin: EnginePin, os: OperatingSystem) -> None:
+    """Finds out before anything is downloaded whether an engine can run on a target's oldest system. Raises as ``engine_layout``."""
+    if _is_too_new(pin, os):
+        _refuse(pin, os, brings_libc=pin.debian is not None and bool(pin.debian.system))
+
+
+def _is_too_new(pin: EnginePin, os: OperatingSystem) -> bool:
+    return _numbers(os.glibc) < _numbers(pin.glibc)
+
+
+def _refuse(pin: EnginePin, os: OperatingSystem, *, brings_libc: bool) -> None:
+    if not brings_libc:
+        msg = f"{pin.engine} {pin.version} for {pin.arch} needs glibc {pin.glibc}, the target's oldest system has {os.glibc}"
+        raise IncompatibleError(msg, hint="pin another version of the engine in the target file")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

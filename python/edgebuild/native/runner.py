@@ -50,6 +50,13 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
     return cache.get_or_make("native", key, make) / "edgerun"
 
 
+def check_toolchain(target: TargetSpec) -> None:
+    """Finds out before a long export whether there is a compiler for the target, or a runner that needs none. Raises as build_runner."""
+    sources = find_sources()
+    if find_prebuilt(sources, content_key(sources.digest()), target) is None:
+        choose_toolchain(target, sources.root)
+
+
 def runner_licences() -> dict[str, Path]:
     """Licence texts of what is compiled into the runner, by file name."""
     sources = find_sources()
