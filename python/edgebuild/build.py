@@ -233,6 +233,7 @@ def build_from_request(
             deadline_s=options.deadline_s,
             inference_s=None if original_ms is None else original_ms / 1e3,
             held_out=_held_out(parts, quantized, options, cache) if place.emulator else None,
+            progress=progress,
         )
         clock.cached(hit)
 

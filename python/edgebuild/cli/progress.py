@@ -67,10 +67,11 @@ class PlainProgress:
 
     def advance(self, done: int, total: int, unit: str) -> None:
         """A line each half minute: a log wants no counters, but whoever reads it wants to know that it goes on."""
-        if self._last is None or self._clock() - self._said < _SIGN_OF_LIFE_S:
+        now = self._clock()
+        if self._last is None or now - self._said < _SIGN_OF_LIFE_S:
             return
-        self._said = self._clock()
-        output.echo(f"{self._last[0]}: {counter(done, total, unit)}", err=True)
+        self._said = now
+        output.echo(f"{self._last[0]}: {counter(done, total, unit)}, {now - self._last[1]:.0f} s so far", err=True)
 
     def note(self, message: str) -> None:
         output.echo(f"note: {message}", err=True)

@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgebuild.bundle.reader import Bundle
+from edgebuild.devices.child import Hear
 from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun
 
@@ -37,6 +39,7 @@ def run_feeds(
     emulator: Emulator | None = None,
     environment: Mapping[str, str] | None = None,
     limit_s: float | None = None,
+    hear: Hear | None = None,
 ) -> FeedRun:
     """Outputs of a variant for each feed, as the board's program computes them.
 
@@ -49,6 +52,7 @@ def run_feeds(
         emulator: What runs the board's programs; None: this machine itself.
         environment: Variables on top of this process's.
         limit_s: Time limit of all of them together, in seconds; None: none.
+        hear: Hears how many feeds are done.
 
     Raises:
         EdgebuildError: The bundle does not run.
@@ -67,12 +71,17 @@ def run_feeds(
                 environment=environment,
                 emulator=emulator,
                 limit_s=limit_s,
+                hear=None if hear is None else partial(_of_all, hear, begin, len(feeds)),
             )
             seconds += float(answer.get("run_s", 0.0))
             with np.load(told, allow_pickle=False) as stacked:
                 outputs = {key: stacked[key] for key in stacked.files}
         results += [{key: array[i] for key, array in outputs.items()} for i in range(len(group))]
     return FeedRun(outputs=results, inference_s=seconds / max(1, len(feeds)))
+
+
+def _of_all(hear: Hear, before: int, total: int, done: int, _: int) -> None:
+    hear(before + done, total)
 
 
 def _runs_of_equal_shapes(feeds: Sequence[Feed]) -> list[tuple[int, int]]:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import Cache
+from edgebuild.devices.child import Hear
 from edgebuild.devices.feeds import run_feeds
 from edgebuild.devices.place import Place
 from edgebuild.errors import GateError
@@ -75,6 +76,7 @@ class HeldOut:
         *,
         inference_s: float,
         limit_s: float | None,
+        hear: Hear | None = None,
     ) -> list[dict[str, Any]]:
         """How each output decides on the board's instruction set and on the build machine's, against float.
 
@@ -85,6 +87,7 @@ class HeldOut:
             environment: Variables on top of this process's.
             inference_s: What one inference takes there, in seconds: as much data is used as about half a minute allows.
             limit_s: Time limit of all, in seconds.
+            hear: Hears how many inferences are done.
 
         Returns:
             For each output ``OutputScore`` as JSON, with "samples" and, as "here", the agreement of the build machine's kernels.
@@ -102,7 +105,9 @@ class HeldOut:
         step = -(-len(evidence.held_out) // most)
         batches = evidence.held_out[::step]
         feeds = [{evidence.inputs[name]: array for name, array in batch.items()} for batch in batches]
-        results = run_feeds(bundle, variant, feeds, environment=environment, emulator=place.emulator, limit_s=limit_s)
+        results = run_feeds(
+            bundle, variant, feeds, environment=environment, emulator=place.emulator, limit_s=limit_s, hear=hear
+        )
         with self.open_graph(self.float_graph) as exact, self.open_graph(self.graph) as quantized:
             for batch, result in zip(batches, results.outputs, strict=True):
                 expected = _named(exact.run(batch), evidence.outputs)

@@ -9,6 +9,7 @@ from typing import Any
 
 from edgebuild.bundle.reader import Bundle
 from edgebuild.cache import content_key
+from edgebuild.devices.child import Hear, run_child
 from edgebuild.devices.emulator import Emulator
 from edgebuild.errors import (
     ERRORS_BY_EXIT_CODE,
@@ -94,6 +95,8 @@ def query_edgerun(
     environment: Mapping[str, str] | None = None,
     emulator: Emulator | None = None,
     limit_s: float | None = None,
+    hear: Hear | None = None,
+    total: int = 0,
 ) -> Mapping[str, Any]:
     """Runs the bundle's edgerun with ``--json`` and returns the object that it prints.
 
@@ -107,6 +110,8 @@ def query_edgerun(
         environment: Variables on top of this process's.
         emulator: What runs the board's programs; None: this machine itself.
         limit_s: It is killed after so many seconds, whatever it is at; None: only as ``deadline_s`` says.
+        hear: Hears how many inferences are done.
+        total: Of how many, until the runner says it.
 
     Raises:
         EdgebuildError: edgerun failed; the class is that of its exit code, the message its own.
@@ -118,15 +123,7 @@ def query_edgerun(
         value for value in (limit_s, None if deadline_s is None else steps * deadline_s + busy_s + _GRACE_S) if value
     ]
     try:
-        done = subprocess.run(
-            command,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-            env=_environment(emulator, environment or {}),
-            timeout=min(limits, default=None),
-        )
+        done = run_child(command, _environment(emulator, environment or {}), min(limits, default=None), hear, total)
     except subprocess.TimeoutExpired as error:
         if emulator is not None:
             msg = f"`{arguments[0]}` of the bundle's runner under {emulator} took longer than {error.timeout:.0f} s"

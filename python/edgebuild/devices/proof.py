@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from edgebuild.bundle.reader import Bundle
 from edgebuild.bundle.unpacked import drop_damaged_copy
 from edgebuild.cache import Cache, content_key
+from edgebuild.devices.child import Hear
 from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun, why_bundle_not_here, why_not_here
 from edgebuild.devices.place import HERE, Place
 from edgebuild.fingerprint import source_digest
+from edgebuild.report import Progress
 
 if TYPE_CHECKING:
     from edgebuild.devices.held_out import HeldOut
@@ -75,6 +77,7 @@ def prove(
     deadline_s: float | None = None,
     inference_s: float | None = None,
     held_out: Mapping[str, "HeldOut"] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[Proof, bool]:
     """Runs every variant that can run there over the goldens and measures it; the result is kept for this bundle and CPU.
 
@@ -86,6 +89,7 @@ def prove(
         measure: Whether to measure latency too; never done under an emulator.
         deadline_s: Time limit of loading a variant and of each inference, in seconds; the board's, so not the emulator's.
         held_out: By INT8 variant the data that it was judged by on this machine; it is judged by them again under an emulator.
+        progress: Hears what is run under an emulator, and how many inferences of it are done.
         inference_s: What one inference of the original takes here, in seconds: an emulator that takes far longer hangs. None: not known.
 
     Returns:
@@ -113,9 +117,18 @@ def prove(
         source_digest("devices", "select"),
     )
     environment = _runtime_environment(engines)
+    heard = None if emulator is None or progress is None else progress
+    runs = len(bundle.manifest.variants) * len(bundle.manifest.goldens)
     steps = len(bundle.manifest.variants) * (1 + len(bundle.manifest.goldens))
     step_s = _EMULATED_STEP_S + _EMULATED_SLOWDOWN * (_UNKNOWN_INFERENCE_S if inference_s is None else inference_s)
     limit_s = None if emulator is None else steps * step_s
+
+    def hear(what: str) -> Hear | None:
+        if heard is None:
+            return None
+        if what:
+            heard.stage("prove", what)
+        return lambda done, total: heard.advance(done, total, "runs")
 
     def make(folder: Path) -> None:
         drop_damaged_copy(bundle)  # an earlier build's: what was just packed is proved, not what somebody did to that
@@ -127,6 +140,8 @@ def prove(
             environment=environment,
             emulator=emulator,
             limit_s=limit_s,
+            hear=hear(""),
+            total=runs,
         )
         measured = {}
         ran = [entry["variant"] for entry in verified["variants"] if entry["result"] == "ok"]
@@ -135,15 +150,22 @@ def prove(
         decisions = {}
         for variant in bundle.manifest.variants:
             if variant.name in ran and variant.precision == "int8":
-                scores, inference_s = _decisions(bundle, variant.name, environment, emulator, limit_s)
+                told = hear(f"decisions of {variant.name} on the goldens")
+                scores, inference_s = _decisions(bundle, variant.name, environment, emulator, limit_s, told)
                 decisions[variant.name] = [{"on": "goldens", **score} for score in scores]
                 if variant.name in judged:
                     scores = judged[variant.name].judge(
-                        bundle, variant.name, place, environment, inference_s=inference_s, limit_s=limit_s
+                        bundle,
+                        variant.name,
+                        place,
+                        environment,
+                        inference_s=inference_s,
+                        limit_s=limit_s,
+                        hear=hear(f"decisions of {variant.name} on data that was held out"),
                     )
                     decisions[variant.name] += [{"on": "held out", **score} for score in scores]
-        told = {"verified": verified, "measured": measured, "decisions": decisions}
-        (folder / "proof.json").write_text(json.dumps(told, indent=2), encoding="utf-8")
+        found = {"verified": verified, "measured": measured, "decisions": decisions}
+        (folder / "proof.json").write_text(json.dumps(found, indent=2), encoding="utf-8")
 
     folder, cached = cache.find_or_make("proof", key, make)
     data = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
@@ -151,7 +173,12 @@ def prove(
 
 
 def _decisions(
-    bundle: Bundle, variant: str, environment: Mapping[str, str], emulator: Emulator | None, limit_s: float | None
+    bundle: Bundle,
+    variant: str,
+    environment: Mapping[str, str],
+    emulator: Emulator | None,
+    limit_s: float | None,
+    hear: Hear | None,
 ) -> tuple[list[dict[str, Any]], float]:
     """How a quantised variant decides on the goldens, which a tolerance on elements does not show; and one inference's seconds."""
     import numpy as np
@@ -173,6 +200,7 @@ def _decisions(
         environment=environment,
         emulator=emulator,
         limit_s=limit_s,
+        hear=hear,
     )
     counter = ScoreCounter([spec.name for spec in bundle.signature.outputs])
     for golden, result in zip(plain, results.outputs, strict=True):

@@ -119,8 +119,8 @@ def test_a_log_hears_of_a_long_step_every_half_minute(capsys: pytest.CaptureFixt
         progress.advance(step, 70, "steps")
     assert capsys.readouterr().err.splitlines() == [
         "runner: x86_64-linux-gnu",
-        "runner: 15 of 70 steps",
-        "runner: 30 of 70 steps",
-        "runner: 45 of 70 steps",
-        "runner: 60 of 70 steps",
+        "runner: 15 of 70 steps, 30 s so far",
+        "runner: 30 of 70 steps, 60 s so far",
+        "runner: 45 of 70 steps, 90 s so far",
+        "runner: 60 of 70 steps, 120 s so far",
     ]

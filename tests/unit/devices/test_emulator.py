@@ -194,6 +194,24 @@ def test_int8_variants_report_how_many_decisions_flip(
     assert again.decisions == proof.decisions
 
 
+def test_an_emulated_proof_tells_how_many_of_its_runs_are_done(
+    install: Callable[..., Path], bundle: Callable[..., Bundle], target: TargetSpec, cache: Cache
+) -> None:
+    class Listener(SilentProgress):
+        heard: list[tuple[int, int, str]]
+
+        def advance(self, done: int, total: int, unit: str) -> None:
+            self.heard.append((done, total, unit))
+
+    install()
+    tells = answering(VERIFIED).replace("echo", "echo edgebuild-progress 1 2 >&2; sleep 0.2; echo", 1)
+    listener = Listener()
+    listener.heard = []
+    proof, _ = prove(bundle(tells), cache, place(target, cache), progress=listener)
+    assert proof.kind == "emulator"
+    assert list(dict.fromkeys(listener.heard)) == [(1, 2, "runs")]
+
+
 def test_without_an_emulator_the_build_goes_on_and_names_the_command_that_gets_one(
     install: Callable[..., Path], bundle: Callable[..., Bundle], target: TargetSpec, cache: Cache
 ) -> None:
