@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 _ADDR_NO_RANDOMIZE = 0x0040000  # linux/personality.h
-_KEPT = ("LD_LIBRARY_PATH", "PATH", "TMPDIR")
+_KEPT = ("LD_LIBRARY_PATH",)
+"""Nothing else of this process's environment: the interpreter copies it, and so every value moves what is allocated later."""
 
 
 def save_ort_format(graph: Path, path: Path) -> str | None:
