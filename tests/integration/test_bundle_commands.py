@@ -40,12 +40,13 @@ def edgebuild(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_messages_name_the_bundle_as_the_user_did(tmp_path: Path) -> None:
-    archive(tmp_path, ("never", Requirements(cpu_features=("antigravity",))))
+    archive(tmp_path, ("never", Requirements(glibc="9.9")))
     np.savez(tmp_path / "in.npz", **bundles.affine_inputs(2))
     done = edgebuild(tmp_path, "run", "m.edge", "--inputs", "in.npz", "--outputs", "out.npz")
     assert done.returncode == 5
-    message = "m.edge: no variant can run here: never: this CPU lacks antigravity"
-    assert done.stderr.splitlines()[-1] == f"edgerun: error: {message}"
+    _, _, message = done.stderr.splitlines()[-1].partition("edgerun: error: ")
+    assert message.startswith("m.edge: no variant can run here: never: ")
+    assert "9.9" in message
     done = edgebuild(tmp_path, "run", "m.edge", "--inputs", "in.npz", "--outputs", "out.npz", "--json")
     assert json.loads(done.stdout)["error"]["message"] == message
     assert str(tmp_path / "cache") not in done.stdout + done.stderr
