@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated_tools import edgebuild
+from emulated_tools import edgebuild, starts_under_debian_11
 from torch import nn
 
 from edgebuild import Bundle
 from edgebuild.machine import machine_arch
+from edgebuild.native.elf import read_elf
 from edgebuild.native.elf_check import NativeFile, check_native_files
 from edgebuild.targets import load_target
 
@@ -114,6 +115,14 @@ def test_int8_decisions_are_compared_on_the_board_s_instruction_set(report: dict
 
 def test_no_variant_asks_for_memory_that_was_not_measured_on_the_board(bundle: Path) -> None:
     assert all(variant.requires.memory_bytes is None for variant in Bundle.open(bundle).manifest.variants)
+
+
+def test_the_runner_is_small_and_starts_under_debian_11(bundle: Path, tmp_path: Path) -> None:
+    starts_under_debian_11(bundle, tmp_path)
+    program = Bundle.open(bundle).directory() / "bin" / "edgerun"
+    needs = [need.version.partition("GLIBC_2.")[2] for need in read_elf(program).version_needs]
+    assert max(int(minor.partition(".")[0]) for minor in needs if minor) <= 28
+    assert program.stat().st_size <= 3 * 10**6
 
 
 def test_the_emulated_bundle_computes_what_pytorch_does(work: Path, bundle: Path, cnn: nn.Module) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from edgebuild.cache import content_key, file_sha256
 from edgebuild.errors import ToolError
 from edgebuild.native.sources import NativeSources
+from edgebuild.native.toolchain import runner_glibc
 from edgebuild.targets import TargetSpec
 
 _INDEX = "runners.json"
@@ -17,7 +18,7 @@ def runner_settings(target: TargetSpec) -> dict[str, str]:
     """What of a target a compiled runner hangs on."""
     return {
         "triple": target.toolchain.triple,
-        "glibc": target.os.glibc,
+        "glibc": runner_glibc(target),
         "cpu_flags": " ".join(target.toolchain.cpu_flags),
         "sysroot": target.toolchain.sysroot or "",
     }

@@ -11,6 +11,9 @@ from pathlib import Path
 from edgebuild.errors import ToolError
 from edgebuild.targets import TargetSpec
 
+_RUNNER_GLIBC = dict.fromkeys(("x86_64", "aarch64", "armv7l"), "2.28")
+"""What ONNX Runtime's own builds need. Compiled for 2.31, a runner asks for symbols of 2.30 that it can do without."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrossTools:
@@ -32,6 +35,12 @@ class CMakeToolchain:
     identity: list[str]
 
 
+def runner_glibc(target: TargetSpec) -> str:
+    """The C library that a runner is compiled for: the target's oldest, or an older one that costs the runner nothing."""
+    floor = _RUNNER_GLIBC.get(target.soc.arch, target.os.glibc)
+    return min(floor, target.os.glibc, key=lambda version: tuple(int(part) for part in version.split(".")))
+
+
 def choose_toolchain(target: TargetSpec, root: Path) -> CMakeToolchain:
     """The toolchain that a target asks for.
 
@@ -45,7 +54,7 @@ def choose_toolchain(target: TargetSpec, root: Path) -> CMakeToolchain:
     wanted = target.toolchain
     variables = {
         "EDGEBUILD_TRIPLE": wanted.triple,
-        "EDGEBUILD_GLIBC": target.os.glibc,
+        "EDGEBUILD_GLIBC": runner_glibc(target),
         "EDGEBUILD_CPU_FLAGS": " ".join(wanted.cpu_flags),
     }
     if wanted.sysroot is not None:
