@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "bundle/bundle.hpp"
@@ -9,6 +10,7 @@
 #include "order.hpp"
 #include "signals.hpp"
 #include "table.hpp"
+#include "told_progress.hpp"
 
 namespace edgerun {
 namespace {
@@ -38,8 +40,7 @@ class Verifier {
     EDGEBUILD_RETURN_IF_ERROR(verify_files());
     bool ran = false;
     for (const Variant& variant : bundle_.manifest().variants) {
-      if (!options_.backend.empty() && variant.backend != options_.backend) continue;
-      if (!options_.variant.empty() && variant.name != options_.variant) continue;
+      if (!is_chosen(variant)) continue;
       EDGEBUILD_RETURN_IF_ERROR(verify_variant(variant));
       ran = ran || reports_.back().skipped.empty();
     }
@@ -133,6 +134,11 @@ class Verifier {
  private:
   [[nodiscard]] edgebuild::runner::VariantOrder order() const { return held_order(bundle_, options_); }
 
+  [[nodiscard]] bool is_chosen(const Variant& variant) const {
+    return (options_.backend.empty() || variant.backend == options_.backend) &&
+           (options_.variant.empty() || variant.name == options_.variant);
+  }
+
   [[nodiscard]] std::string variant_names() const {
     std::string names;
     for (const Variant& variant : bundle_.manifest().variants) {
@@ -179,10 +185,15 @@ class Verifier {
       return {};
     }
     report.engine_version = runner.value().engine_version();
-    for (std::size_t i = 0; i < bundle_.manifest().goldens.size(); ++i) {
+    const auto& variants = bundle_.manifest().variants;
+    const auto chosen = static_cast<std::size_t>(
+        std::count_if(variants.begin(), variants.end(), [&](const Variant& each) { return is_chosen(each); }));
+    const std::size_t goldens = bundle_.manifest().goldens.size();
+    for (std::size_t i = 0; i < goldens; ++i) {
       arm_hard_deadline(options_);
       EDGEBUILD_RETURN_IF_ERROR(
           compare_golden(runner.value(), bundle_, variant, i, run_options(options_), report.outputs));
+      tell_progress(reports_.size() * goldens + i + 1, chosen * goldens);
     }
     set_hard_deadline(0.0);
     reports_.push_back(std::move(report));

@@ -2,6 +2,8 @@
 
 #include <cstring>
 
+#include "told_progress.hpp"
+
 namespace edgerun {
 namespace {
 
@@ -97,6 +99,7 @@ Result<StackedOutputs> run_each(edgebuild::Runner& runner, std::span<const Value
       EDGEBUILD_RETURN_IF_ERROR(
           append(signature.outputs[i].name, outputs[i], index == 0, &kept[i], &stacked.storage[i]));
     }
+    tell_progress(static_cast<std::size_t>(index) + 1, static_cast<std::size_t>(stacked.count));
   }
   for (std::size_t i = 0; i < kept.size(); ++i) {
     std::vector<std::int64_t> shape = {stacked.count};
