@@ -48,7 +48,7 @@ def why_bundle_not_here(bundle: Bundle) -> str | None:
     arch = bundle.manifest.target.arch
     asked = sorted((variant.requires.cpu_features for variant in bundle.manifest.variants), key=len)
     reasons = [why_not_here(arch, features) for features in asked]
-    return reasons[0] if all(reasons) else None
+    return reasons[0] if reasons and all(reasons) else None
 
 
 def cpu_model() -> str:
