@@ -16,6 +16,10 @@ from emulated_tools import edgebuild, starts_under_debian_11
 from torch import nn
 
 from edgebuild import Bundle
+from edgebuild.cache import Cache
+from edgebuild.devices.emulator import find_emulator
+from edgebuild.devices.feeds import run_feeds
+from edgebuild.devices.local import query_edgerun
 from edgebuild.machine import machine_arch
 from edgebuild.native.elf import read_elf
 from edgebuild.native.elf_check import NativeFile, check_native_files
@@ -135,6 +139,22 @@ def test_the_emulated_bundle_computes_what_pytorch_does(work: Path, bundle: Path
     with torch.no_grad():
         expected = cnn(torch.from_numpy(image)).numpy()
     np.testing.assert_allclose(np.load(work / "out.npz")[name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_runner_tells_how_many_of_its_inferences_are_done(bundle: Path, tmp_path: Path) -> None:
+    board = load_target(BOARD)
+    emulator = find_emulator(board.soc.arch, board.soc.cpu, board.os.glibc, Cache.default(), fetch=True)
+    opened = Bundle.open(bundle)
+    goldens, variants = len(opened.manifest.goldens), len(opened.manifest.variants)
+    heard: list[tuple[int, int]] = []
+    query_edgerun(opened, ["verify"], emulator=emulator, hear=lambda *told: heard.append(told), total=1)
+    assert heard[-1] == (goldens * variants, goldens * variants)
+    heard.clear()
+    image = np.zeros(SHAPE, np.float32)
+    name = opened.signature.inputs[0].name
+    feeds = [{name: image}] * 3
+    run_feeds(opened, opened.manifest.variants[0].name, feeds, emulator=emulator, hear=lambda *told: heard.append(told))
+    assert heard[-1] == (3, 3)
 
 
 def test_verify_runs_every_variant_and_bench_says_whose_times_these_are(work: Path, bundle: Path) -> None:
