@@ -48,12 +48,20 @@ class Forms:
     Args:
         fused_products: Whether com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul are legal, which take the bias in.
         recurrent: Whether its DynamicQuantizeLSTM is.
+        blockwise: Whether its MatMulNBits with 8 bits is.
         fused_activations: Whether a range that begins at 0 may do the work of Relu and Clip.
     """
 
     fused_products: bool
     recurrent: bool = False
+    blockwise: bool = False
     fused_activations: bool = True
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """In which products may be computed without ranges measured before."""
+        scaled: tuple[Mode, ...] = ("rowwise",) if self.fused_products else ()
+        return ("dynamic", *scaled, *(("blockwise",) if self.blockwise else ()))
 
 
 def forms_of(fused_operators: Collection[str]) -> Forms:
@@ -62,6 +70,7 @@ def forms_of(fused_operators: Collection[str]) -> Forms:
     return Forms(
         fused_products=products <= set(fused_operators),
         recurrent="com.microsoft.DynamicQuantizeLSTM" in fused_operators,
+        blockwise="com.microsoft.MatMulNBits" in fused_operators,
     )
 
 

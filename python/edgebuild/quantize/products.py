@@ -149,17 +149,11 @@ def blockwise(editor: GraphEditor, layer: Layer, *, block: int = BLOCK) -> None:
     """
     weight = layer.weight_array() if layer.transposed else layer.weight_array().T  # (N, K)
     columns, rows = weight.shape
-    blocks = -(-rows // block)
-    padded = np.zeros((columns, blocks * block), np.float32)
-    padded[:, :rows] = weight
-    groups = padded.reshape(columns, blocks, block)
-    scales = np.max(np.abs(groups), axis=2) / 127
-    scales = np.where(scales < np.finfo(np.float32).tiny, 1, scales).astype(np.float32)
-    values = (np.clip(np.rint(groups / scales[:, :, None]), -127, 127) + 128).astype(np.uint8)
+    values, scales = blockwise_integers(weight, block=block)
     name = layer.weight.name or layer.name
     inputs: list[ir.Value | None] = [
         _data(layer),
-        editor.initializer(f"{name}_blocks", values, ir.DataType.UINT8),
+        editor.initializer(f"{name}_blocks", (values.astype(np.int16) + 128).astype(np.uint8), ir.DataType.UINT8),
         editor.initializer(f"{name}_scales", scales.reshape(-1), ir.DataType.FLOAT),
         None,
         None,
@@ -168,6 +162,28 @@ def blockwise(editor: GraphEditor, layer: Layer, *, block: int = BLOCK) -> None:
     # accuracy_level 4: the kernel quantises the activation to 8 bits, row by row and block by block.
     attributes = {"K": rows, "N": columns, "bits": 8, "block_size": block, "accuracy_level": 4}
     _replace(editor, layer, "MatMulNBits", inputs, attributes)
+
+
+def blockwise_integers(
+    weight: npt.NDArray[np.float32], *, block: int = BLOCK
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float32]]:
+    """Weights rounded to the nearest of 8 bits, with a scale for each output channel and block of input channels.
+
+    Args:
+        weight: ``(N, K)``, finite.
+        block: Input channels that share a scale.
+
+    Returns:
+        Values from -127 to 127, ``(N, blocks, block)``, 0 behind the last channel; scales, ``(N, blocks)``, above 0.
+    """
+    columns, rows = weight.shape
+    blocks = -(-rows // block)
+    padded = np.zeros((columns, blocks * block), np.float32)
+    padded[:, :rows] = weight
+    groups = padded.reshape(columns, blocks, block)
+    scales = np.max(np.abs(groups), axis=2, initial=0.0) / 127
+    scales = np.where(scales < np.finfo(np.float32).tiny, 1, scales).astype(np.float32)
+    return np.clip(np.rint(groups / scales[:, :, None]), -127, 127).astype(np.int8), scales
 
 
 def _graph(layer: Layer) -> ir.Graph:

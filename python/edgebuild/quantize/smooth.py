@@ -3,10 +3,10 @@
 SmoothQuant (Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", ICML 2023):
 channel j of an activation is divided by ``s_j = max|X_j|^a / max|W_j|^(1-a)`` and row j of the weights that read it is multiplied
 by it. The product is the same but for rounding. The division goes into the normalisation that makes the activation where all
-its readers are such products; else it is a multiplication of its own.
+its readers are such products, or into the product that makes an attention's values; else it is a multiplication of its own.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -84,7 +84,7 @@ def smooth(
         if factors is None:
             continue
         data = readers[0].data
-        if not _into_norm(editor, data, readers, factors) and not _into_parts(editor, data, readers, factors):
+        if not any(fold(editor, data, readers, factors) for fold in (_into_norm, _into_parts, _into_values)):
             _multiplication(editor, data, readers, factors)
         for layer in readers:
             _scale_rows(editor, layer, factors)
@@ -130,9 +130,44 @@ def _row_magnitudes(layer: Layer) -> npt.NDArray[np.float64]:
     return np.asarray(weight.max(axis=0 if layer.transposed else 1))
 
 
-def _read_by_others(data: ir.Value, layers: list[Layer]) -> bool:
+def _read_by_others(data: ir.Value, layers: Sequence[Layer]) -> bool:
     readers = {layer.nodes[0] for layer in layers}
     return data.is_graph_output() or any(use.node not in readers for use in data.uses())
+
+
+def folds(layers: Sequence[Layer]) -> bool:
+    """Whether what the readers of one activation are smoothed with takes no time: what makes the activation takes it in."""
+    data, node = layers[0].data, layers[0].data.producer()
+    if node is None or _read_by_others(data, layers):
+        return False
+    return (node.op_type in _NORMS and data is node.outputs[0]) or _values_of(data, layers) is not None
+
+
+def _into_values(
+    editor: GraphEditor, data: ir.Value, layers: Sequence[Layer], factors: npt.NDArray[np.float64]
+) -> bool:
+    """Divides the columns of the product that makes an attention's values: it gives sums of these, channel by channel."""
+    values = _values_of(data, layers)
+    if values is None or values.weight_shape[0 if values.transposed else 1] != len(factors):
+        return False
+    _divide_constant(editor, values.nodes[0], 1, factors[:, None] if values.transposed else factors)
+    if values.bias is not None:
+        node = values.nodes[-1]
+        _divide_constant(editor, node, [value is values.bias for value in node.inputs].index(True), factors)
+    return True
+
+
+def _values_of(data: ir.Value, layers: Sequence[Layer]) -> Layer | None:
+    """The product that makes the values of the attention that makes ``data``, if nothing else reads either."""
+    node = data.producer()
+    if node is None or node.op_type != "MultiHeadAttention" or data is not node.outputs[0] or len(node.outputs) > 1:
+        return None
+    values = input_at(node, 2)
+    if values is None or input_at(node, 3) is not None or _read_by_others(data, layers):
+        return None
+    if values.is_graph_output() or len(values.uses()) != 1 or node.graph is None:
+        return None
+    return next((layer for layer in find_layers(node.graph) if layer.kind == "matmul" and layer.output is values), None)
 
 
 def _into_parts(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> bool:
@@ -140,12 +175,10 @@ def _into_parts(editor: GraphEditor, data: ir.Value, layers: list[Layer], factor
     node = data.producer()
     if node is None or not is_op(node, "Mul") or _read_by_others(data, layers):
         return False
-    constant = node.inputs[1]
-    array = constant_array(constant)
-    if constant is None or array is None or array.shape != factors.shape:
+    array = constant_array(node.inputs[1])
+    if array is None or array.shape != factors.shape:
         return False
-    divided = (array.astype(np.float64) / factors).astype(np.float32)
-    node.replace_input_with(1, editor.initializer(f"{constant.name}_smoothed", divided, ir.DataType.FLOAT))
+    _divide_constant(editor, node, 1, factors)
     return True
 
 
@@ -159,13 +192,18 @@ def _into_norm(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors
     present = {position: array for position, array in arrays.items() if input_at(node, position) is not None}
     if any(array is None or array.shape != factors.shape for array in present.values()):
         return False
-    for position, array in present.items():
-        assert array is not None
-        value = node.inputs[position]
-        assert value is not None
-        divided = (array.astype(np.float64) / factors).astype(np.float32)
-        node.replace_input_with(position, editor.initializer(f"{value.name}_smoothed", divided, ir.DataType.FLOAT))
+    for position in present:
+        _divide_constant(editor, node, position, factors)
     return True
+
+
+def _divide_constant(editor: GraphEditor, node: ir.Node, position: int, divisors: npt.NDArray[np.float64]) -> None:
+    value = node.inputs[position]
+    array = constant_array(value)
+    assert value is not None
+    assert array is not None
+    divided = (array.astype(np.float64) / divisors).astype(np.float32)
+    node.replace_input_with(position, editor.initializer(f"{value.name}_smoothed", divided, ir.DataType.FLOAT))
 
 
 def _multiplication(editor: GraphEditor, data: ir.Value, layers: list[Layer], factors: npt.NDArray[np.float64]) -> None:
@@ -181,7 +219,5 @@ def _multiplication(editor: GraphEditor, data: ir.Value, layers: list[Layer], fa
 
 
 def _scale_rows(editor: GraphEditor, layer: Layer, factors: npt.NDArray[np.float64]) -> None:
-    weight = layer.weight_array().astype(np.float64)
-    scaled = (weight * (factors[None, :] if layer.transposed else factors[:, None])).astype(np.float32)
-    value = editor.initializer(f"{layer.weight.name}_smoothed", scaled, ir.DataType.FLOAT)
-    layer.nodes[0].replace_input_with(1, value)
+    # As it is now: where the product makes the values of an attention its columns may have been divided before.
+    _divide_constant(editor, layer.nodes[0], 1, 1 / (factors[None, :] if layer.transposed else factors[:, None]))

@@ -151,7 +151,7 @@ class Bases:
                 at.open_graph,
                 at.cache,
                 reduce_range=self._scheme.reduce_range,
-                rowwise=self._forms.fused_products,
+                modes=self._forms.modes,
             )
 
     @cached_property

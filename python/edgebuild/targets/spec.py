@@ -20,6 +20,7 @@ FUSED_OPERATORS = (
     "com.microsoft.FastGelu",
     "com.microsoft.Gelu",
     "com.microsoft.MatMulIntegerToFloat",
+    "com.microsoft.MatMulNBits",
     "com.microsoft.MultiHeadAttention",
 )
 """Operators outside the ONNX standard that graph passes and quantisation can write, as domain and name."""

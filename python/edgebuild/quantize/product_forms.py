@@ -1,0 +1,231 @@
+"""The forms in which products may read one activation, each with the noise that it leaves and the time that it takes.
+
+For samples of the rows that products read, the noise that rounding adds to each output row is estimated from the rows, the weights
+and the ranges alone, relative to that row's own power: behind most products comes a normalisation, for which a small row counts as
+much as a large one. Rows that no output hears of, as padding, share the range of each run and count for nothing else.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgebuild.quantize.copies import Split, choose_copies
+from edgebuild.quantize.layers import Layer
+from edgebuild.quantize.plan import Mode
+from edgebuild.quantize.products import BLOCK, blockwise_integers
+from edgebuild.quantize.smooth import folds, smoothing_factors
+from edgebuild.quantize.weights import quantize_weight
+
+ALPHAS = (0.0, 0.35, 0.5, 0.65, 0.75, 0.85)
+
+_WORTH_SCALING = 0.6
+"""Scaled rows take a quarter more time: they have to leave less than this part of the noise."""
+
+_MORE_COLUMNS = (1 / 64, 1 / 32, 1 / 16)
+"""What splitting may add, of an activation's columns."""
+
+_SPLIT_PASSES, _SMOOTHING_PASSES, _SCALING_PASSES, _PICKING = 100, 60, 77, 800
+"""Time of going over an activation's element, to split, to smooth or to scale, and of picking one out, in multiplications of an integer product.
+
+Measured on one VNNI core: 6.5 ps for each of these, 0.65 ns to copy and divide an element, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to
+pick it."""
+
+_BLOCKWISE = 1.2
+"""What a blockwise product takes more, in times of the integer product; a float one takes 2.4 more."""
+
+_TIMES_OF_FLOAT = 1.0
+"""What taking away a product's noise may cost, in times of the integer product. A float one costs 2 more; at that price MiniLM gains 0.1 dB
+and loses a twentieth of its speed."""
+
+_ROUNDED = 0.6
+"""What adaptive rounding leaves of the noise of weights."""
+
+Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledRows:
+    """Rows of one activation.
+
+    Args:
+        rows: ``(R, K)``, float32, finite.
+        heard: Which of them the model's outputs depend on, ``(R,)``.
+    """
+
+    rows: Matrix
+    heard: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How one activation is prepared for its products, and how these compute.
+
+    Args:
+        alpha: How strongly it is smoothed.
+        mode: "dynamic", or "rowwise" if its rows are scaled alike, or "blockwise".
+        split: What becomes of outlying channels first; None: nothing.
+        noise: Estimate, over the signal: of the rows in the mean, plus of all together.
+        work: What a row takes more than the integer product alone, in multiplications of that.
+    """
+
+    alpha: float
+    mode: Mode
+    split: Split | None
+    noise: float
+    work: float
+
+
+def possible_forms(
+    sampled: SampledRows, layers: Sequence[Layer], *, reduce_range: bool, modes: Collection[Mode]
+) -> list[Form]:
+    """Every combination of a mode and split channels, each with the strength of smoothing that leaves least noise; the plainest first.
+
+    Args:
+        sampled: Rows of the activation.
+        layers: Products that read them.
+        reduce_range: Whether weights have 7 bits.
+        modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
+    """
+    activation = _Activation(sampled, layers, reduce_range=reduce_range)
+    depth = len(activation.weight)
+    found = activation.best(np.ones(depth, np.int64), ALPHAS, modes)
+    # With its outliers split an activation is smoothed about as strongly as without.
+    index = ALPHAS.index(found[0].alpha)
+    near = sorted({0.0, *ALPHAS[max(index - 1, 0) : index + 2]})
+    tried = {0}
+    for part in _MORE_COLUMNS:
+        copies = choose_copies(activation.magnitudes, int(part * depth))
+        if int((copies - 1).sum()) not in tried:
+            tried.add(int((copies - 1).sum()))
+            found += activation.best(copies, near, [mode for mode in modes if mode != "blockwise"])
+    return found
+
+
+def cheap_form(forms: Sequence[Form]) -> Form:
+    """What takes least time: smoothing alone, or scaled rows where these leave far less noise."""
+    whole = [form for form in forms if form.split is None and form.mode != "blockwise"]
+    return min(whole, key=lambda form: form.noise / (_WORTH_SCALING if form.mode == "rowwise" else 1))
+
+
+def balanced_forms(forms: Mapping[str, Sequence[Form]], work: Mapping[str, float]) -> dict[str, Form]:
+    """For each activation the form whose time is worth the noise that it takes away.
+
+    A product that goes back to float has no noise and costs time; what a form takes away must cost less.
+
+    Args:
+        forms: By activation.
+        work: Multiplications of its products for each row.
+    """
+    least = sum(min(form.noise for form in of if form.mode != "blockwise") for of in forms.values())
+    price = least / (_TIMES_OF_FLOAT * max(sum(work.values()), 1.0))
+    return {name: min(of, key=lambda form: form.noise + price * form.work) for name, of in forms.items()}
+
+
+class _Activation:
+    """Rows and the weights that read them, and what each form would leave of noise."""
+
+    def __init__(self, sampled: SampledRows, layers: Sequence[Layer], *, reduce_range: bool) -> None:
+        self.rows, self.heard, self.reduce_range = sampled.rows, sampled.heard, reduce_range
+        self.weight: Matrix = np.concatenate(
+            [layer.weight_array().T if layer.transposed else layer.weight_array() for layer in layers], axis=1
+        )
+        self.folds = folds(layers)
+        rows = sampled.rows
+        self.signal = np.square(rows[self.heard] @ self.weight).sum(axis=1)
+        self.magnitudes = np.abs(rows).max(axis=0, initial=0.0).astype(np.float64)
+        self.weight_magnitudes = np.abs(self.weight).max(axis=1)
+
+    def best(self, copies: npt.NDArray[np.int64], alphas: Sequence[float], modes: Collection[Mode]) -> list[Form]:
+        """The best strength of smoothing, for each mode."""
+        added = int((copies - 1).sum())
+        forms: dict[Mode, list[Form]] = {mode: [] for mode in modes}
+        for alpha in alphas:
+            factors = None
+            if alpha:
+                factors = smoothing_factors(self.magnitudes / copies, self.weight_magnitudes, alpha)
+            for mode, (noise, steps) in self.noises(factors, copies, modes).items():
+                work = self.work(mode, added, smoothed=factors is not None)
+                forms[mode].append(Form(alpha=alpha, mode=mode, split=_split(copies, steps), noise=noise, work=work))
+        return [min(of, key=lambda form: form.noise) for of in forms.values() if of]
+
+    def work(self, mode: Mode, added: int, *, smoothed: bool) -> float:
+        """See ``Form.work``."""
+        depth, width = self.weight.shape
+        work = 0.0
+        if added:
+            # The division of copies takes the smoothing in.
+            work += _SPLIT_PASSES * (depth + added) + (_PICKING + width) * added
+        elif smoothed and not self.folds:
+            work += _SMOOTHING_PASSES * depth
+        if mode == "rowwise":
+            work += _SCALING_PASSES * (depth + added + width)
+        if mode == "blockwise":
+            work += _BLOCKWISE * depth * width
+        return work
+
+    def noises(
+        self, factors: npt.NDArray[np.float64] | None, copies: npt.NDArray[np.int64], modes: Collection[Mode]
+    ) -> dict[Mode, tuple[float, npt.NDArray[np.float64]]]:
+        """Noise, and what rounding resolves of each channel, by mode."""
+        divisors = np.ones(len(copies)) if factors is None else factors
+        weight = (self.weight * divisors[:, None]).astype(np.float32)
+        rows = (self.rows / divisors).astype(np.float32)
+        found: dict[Mode, tuple[float, npt.NDArray[np.float64]]] = {}
+        if "blockwise" in modes:
+            found["blockwise"] = _relative(self._blockwise(rows, weight), self.signal), np.zeros(len(copies))
+        error = quantize_weight(weight, 1, reduce_range=self.reduce_range).dequantized() - weight
+        of_weights = _ROUNDED * np.square(rows[self.heard] @ error).sum(axis=1)
+        # Copies are shifted against each other: rounded together they add about as much as two channels, not as r * r.
+        power = float((np.square(weight).sum(axis=1) * np.where(copies > 1, 2, 1)).sum())
+        parts = (rows / copies).astype(np.float32)
+        for mode in modes:
+            if mode == "blockwise":
+                continue
+            sizes = np.ones(len(parts), np.float32)
+            if mode == "rowwise":
+                sizes = np.abs(parts).max(axis=1, initial=0.0)
+            ranged = parts / np.where(sizes > 0, sizes, 1)[:, None]
+            step = (max(float(ranged.max()), 0.0) - min(float(ranged.min()), 0.0)) / 255
+            sizes = sizes[self.heard]
+            noise = of_weights + np.square(step * sizes) / 12 * power
+            resolved = step * (float(np.median(sizes)) if len(sizes) else 1.0) * divisors * copies
+            found[mode] = _relative(noise, self.signal), resolved
+        return found
+
+    def _blockwise(self, rows: Matrix, weight: Matrix) -> npt.NDArray[np.float64]:
+        """Noise of each row that is heard, of weights and activations with a scale for each block."""
+        heard = rows[self.heard]
+        values, scales = blockwise_integers(weight.T)
+        depth = len(weight)
+        exact = (values.astype(np.float32) * scales[..., None]).reshape(len(values), -1)[:, :depth].T
+        noise: npt.NDArray[np.float64] = np.square(heard @ (exact - weight)).sum(axis=1).astype(np.float64)
+        for begin in range(0, depth, BLOCK):
+            steps = np.abs(heard[:, begin : begin + BLOCK]).max(axis=1, initial=0.0) / 127
+            noise += np.square(steps) / 12 * float(np.square(weight[begin : begin + BLOCK]).sum())
+        return noise
+
+
+def _relative(noise: npt.NDArray[np.floating[Any]], signal: npt.NDArray[np.floating[Any]]) -> float:
+    """Noise over signal of a product's output: of its rows in the mean, plus of all together.
+
+    Rows count alike, but one that is far larger than the others is often what attention rests on: its own noise must not vanish
+    among them.
+    """
+    heard = signal > 0
+    if not heard.any():
+        return 0.0
+    return float(np.mean(noise[heard] / signal[heard])) + float(noise[heard].sum() / signal[heard].sum())
+
+
+def _split(copies: npt.NDArray[np.int64], steps: npt.NDArray[np.float64]) -> Split | None:
+    channels = np.flatnonzero(copies > 1)
+    if not len(channels):
+        return None
+    return Split(
+        channels=tuple(map(int, channels)),
+        copies=tuple(map(int, copies[channels])),
+        steps=tuple(float(f"{step:.4g}") for step in steps[channels]),
+    )
