@@ -6,8 +6,8 @@ much as a large one. Rows that no output hears of, as padding, share the range o
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -33,8 +33,8 @@ _SPLIT_PASSES, _SMOOTHING_PASSES, _SCALING_PASSES, _PICKING = 100, 60, 77, 800
 Measured on one VNNI core: 6.5 ps for each of these, 0.65 ns to copy and divide an element, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to
 pick it."""
 
-_BLOCKWISE = 1.2
-"""What a blockwise product takes more, in times of the integer product; a float one takes 2.4 more."""
+_BLOCKWISE, FLOAT = 1.2, 2.4
+"""What a blockwise product, and a float one, takes more, in times of the integer product."""
 
 _TIMES_OF_FLOAT = 1.0
 """What taking away a product's noise may cost, in times of the integer product. A float one costs 2 more; at that price MiniLM gains 0.1 dB
@@ -53,10 +53,12 @@ class SampledRows:
     Args:
         rows: ``(R, K)``, float32, finite.
         heard: Which of them the model's outputs depend on, ``(R,)``.
+        in_run: How many there are in one run, in the mean.
     """
 
     rows: Matrix
     heard: npt.NDArray[np.bool_]
+    in_run: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,14 +67,14 @@ class Form:
 
     Args:
         alpha: How strongly it is smoothed.
-        mode: "dynamic", or "rowwise" if its rows are scaled alike, or "blockwise".
+        mode: "dynamic", or "rowwise" if its rows are scaled alike, or "blockwise"; "float" if its products stay so.
         split: What becomes of outlying channels first; None: nothing.
         noise: Estimate, over the signal: of the rows in the mean, plus of all together.
         work: What a row takes more than the integer product alone, in multiplications of that.
     """
 
     alpha: float
-    mode: Mode
+    mode: Mode | Literal["float"]
     split: Split | None
     noise: float
     work: float
@@ -81,7 +83,9 @@ class Form:
 def possible_forms(
     sampled: SampledRows, layers: Sequence[Layer], *, reduce_range: bool, modes: Collection[Mode]
 ) -> list[Form]:
-    """Every combination of a mode and split channels, each with the strength of smoothing that leaves least noise; the plainest first.
+    """Every combination of a mode and split channels, each with the strength of smoothing that leaves least noise; first without splitting.
+
+    Where smoothing takes time, there is one without too.
 
     Args:
         sampled: Rows of the activation.
@@ -93,7 +97,7 @@ def possible_forms(
     depth = len(activation.weight)
     found = activation.best(np.ones(depth, np.int64), ALPHAS, modes)
     # With its outliers split an activation is smoothed about as strongly as without.
-    index = ALPHAS.index(found[0].alpha)
+    index = ALPHAS.index(min((form for form in found if form.mode == found[0].mode), key=lambda form: form.noise).alpha)
     near = sorted({0.0, *ALPHAS[max(index - 1, 0) : index + 2]})
     tried = {0}
     for part in _MORE_COLUMNS:
@@ -108,6 +112,16 @@ def cheap_form(forms: Sequence[Form]) -> Form:
     """What takes least time: smoothing alone, or scaled rows where these leave far less noise."""
     whole = [form for form in forms if form.split is None and form.mode != "blockwise"]
     return min(whole, key=lambda form: form.noise / (_WORTH_SCALING if form.mode == "rowwise" else 1))
+
+
+def float_form(form: Form, work: float) -> Form:
+    """The same with its products in float.
+
+    Args:
+        form: What is kept for the case that they are quantised after all.
+        work: Multiplications of the products for each row.
+    """
+    return replace(form, mode="float", noise=0.0, work=FLOAT * work)
 
 
 def balanced_forms(forms: Mapping[str, Sequence[Form]], work: Mapping[str, float]) -> dict[str, Form]:
@@ -139,17 +153,18 @@ class _Activation:
         self.weight_magnitudes = np.abs(self.weight).max(axis=1)
 
     def best(self, copies: npt.NDArray[np.int64], alphas: Sequence[float], modes: Collection[Mode]) -> list[Form]:
-        """The best strength of smoothing, for each mode."""
+        """The best strength of smoothing, for each mode and what it takes."""
         added = int((copies - 1).sum())
-        forms: dict[Mode, list[Form]] = {mode: [] for mode in modes}
+        forms: dict[tuple[Mode, float], list[Form]] = {}
         for alpha in alphas:
             factors = None
             if alpha:
                 factors = smoothing_factors(self.magnitudes / copies, self.weight_magnitudes, alpha)
             for mode, (noise, steps) in self.noises(factors, copies, modes).items():
                 work = self.work(mode, added, smoothed=factors is not None)
-                forms[mode].append(Form(alpha=alpha, mode=mode, split=_split(copies, steps), noise=noise, work=work))
-        return [min(of, key=lambda form: form.noise) for of in forms.values() if of]
+                form = Form(alpha=alpha, mode=mode, split=_split(copies, steps), noise=noise, work=work)
+                forms.setdefault((mode, work), []).append(form)
+        return [min(of, key=lambda form: form.noise) for of in forms.values()]
 
     def work(self, mode: Mode, added: int, *, smoothed: bool) -> float:
         """See ``Form.work``."""

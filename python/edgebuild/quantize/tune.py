@@ -19,7 +19,7 @@ from edgebuild.cache import Cache
 from edgebuild.quantize.heard import heard_rows
 from edgebuild.quantize.instrument import read_graph, write_exposed
 from edgebuild.quantize.layers import Layer
-from edgebuild.quantize.plan import Mode, Smoothing
+from edgebuild.quantize.plan import Mode, Smoothing, Vectors
 from edgebuild.quantize.product_forms import Form, Matrix, SampledRows, balanced_forms, cheap_form, possible_forms
 from edgebuild.quantize.running import OpenGraph
 
@@ -41,6 +41,50 @@ class Tuning:
     modes: Mapping[str, Mode]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """What there is to choose from, by activation.
+
+    Args:
+        products: The "matmul" layers that read it.
+        forms: See ``product_forms.possible_forms``; noise of all its products together.
+        absmax: Largest magnitude of each channel, ``(K,)``.
+        rows: How many rows it has in one run.
+    """
+
+    products: Mapping[str, Sequence[Layer]]
+    forms: Mapping[str, Sequence[Form]]
+    absmax: Vectors
+    rows: Mapping[str, float]
+
+    @property
+    def work(self) -> dict[str, float]:
+        """Multiplications of each activation's products for one row."""
+        return {name: float(sum(layer.weight_size for layer in self.products[name])) for name in self.forms}
+
+    def cheap(self) -> dict[str, Form]:
+        """What costs next to no time."""
+        return {name: cheap_form(of) for name, of in self.forms.items()}
+
+    def balanced(self) -> dict[str, Form]:
+        """What takes away more noise for some; never blockwise where that is not legal."""
+        return balanced_forms(self.forms, self.work)
+
+    def tuning(self, chosen: Mapping[str, Form]) -> Tuning:
+        """What a plan takes of one form for each activation, none of them "float"."""
+        modes: dict[str, Mode] = {}
+        for name, form in chosen.items():
+            if form.mode != "dynamic" and form.mode != "float":
+                modes |= dict.fromkeys((layer.name for layer in self.products[name]), form.mode)
+        smoothing = Smoothing(
+            alpha=0.5,
+            absmax=self.absmax,
+            alphas={name: form.alpha for name, form in chosen.items()},
+            splits={name: form.split for name, form in chosen.items() if form.split is not None},
+        )
+        return Tuning(smoothing=smoothing, modes=modes)
+
+
 def tune_products(
     graph: Path,
     products: Mapping[str, Sequence[Layer]],
@@ -50,8 +94,8 @@ def tune_products(
     *,
     reduce_range: bool,
     modes: Collection[Mode],
-) -> tuple[Tuning, Tuning]:
-    """Tunes every activation that products read.
+) -> Tuned:
+    """Looks at every activation that products read.
 
     Args:
         graph: ONNX file of the float graph.
@@ -63,7 +107,7 @@ def tune_products(
         modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
 
     Returns:
-        What costs next to no time, and what takes away more noise for some.
+        Its forms; an activation without rows has none.
     """
     rows = sample_rows(graph, list(products), batches, open_graph, cache)
     forms: dict[str, list[Form]] = {}
@@ -72,23 +116,12 @@ def tune_products(
             found = possible_forms(rows[name], layers, reduce_range=reduce_range, modes=modes)
             # What several products read is heard as often.
             forms[name] = [replace(form, noise=form.noise * len(layers)) for form in found]
-    absmax = {name: tuple(float(x) for x in np.abs(rows[name].rows).max(axis=0)) for name in forms}
-    work = {name: float(sum(layer.weight_size for layer in products[name])) for name in forms}
-    cheap = {name: cheap_form(of) for name, of in forms.items()}
-    return _tuning(cheap, products, absmax), _tuning(balanced_forms(forms, work), products, absmax)
-
-
-def _tuning(
-    chosen: Mapping[str, Form], products: Mapping[str, Sequence[Layer]], absmax: Mapping[str, tuple[float, ...]]
-) -> Tuning:
-    modes = {layer.name: form.mode for name, form in chosen.items() for layer in products[name]}
-    smoothing = Smoothing(
-        alpha=0.5,
-        absmax=absmax,
-        alphas={name: form.alpha for name, form in chosen.items()},
-        splits={name: form.split for name, form in chosen.items() if form.split is not None},
+    return Tuned(
+        products=products,
+        forms=forms,
+        absmax={name: tuple(float(x) for x in np.abs(rows[name].rows).max(axis=0)) for name in forms},
+        rows={name: rows[name].in_run for name in forms},
     )
-    return Tuning(smoothing=smoothing, modes={name: mode for name, mode in modes.items() if mode != "dynamic"})
 
 
 def sample_rows(
@@ -116,6 +149,7 @@ def sample_rows(
     folder = cache.staging_folder()
     found: dict[str, list[tuple[Matrix, npt.NDArray[np.bool_]]]] = {name: [] for name in names}
     picker = np.random.default_rng(0)
+    counts = dict.fromkeys(names, 0.0)
     try:
         with ExitStack() as stack:
             # A graph without outputs is none: a model of one product reads its input alone.
@@ -131,6 +165,7 @@ def sample_rows(
                 all_values = values(batch)
                 for name in names:
                     rows = np.asarray(all_values[name], np.float32).reshape(-1, all_values[name].shape[-1])
+                    counts[name] += len(rows) / len(chosen)
                     heard = flags[index].reshape(-1) if name in padded else np.ones(len(rows), np.bool_)
                     picked = _pick(heard, -(-_ROWS // len(chosen)), picker)
                     picked = picked[np.isfinite(rows[picked]).all(axis=1)]
@@ -139,7 +174,9 @@ def sample_rows(
         shutil.rmtree(folder, ignore_errors=True)
     return {
         name: SampledRows(
-            rows=np.concatenate([rows for rows, _ in parts]), heard=np.concatenate([heard for _, heard in parts])
+            rows=np.concatenate([rows for rows, _ in parts]),
+            heard=np.concatenate([heard for _, heard in parts]),
+            in_run=counts[name],
         )
         for name, parts in found.items()
     }

@@ -1,8 +1,8 @@
 """Bases: the float graph as it is and rewritten, which candidates are made from; each is measured when it is first needed."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache as cached_call
 from functools import cached_property
 from pathlib import Path
@@ -25,11 +25,9 @@ from edgebuild.quantize.plan import Mode, Smoothing, Vectors
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.smooth import smoothable
 from edgebuild.quantize.tables import find_tables
-from edgebuild.quantize.tune import Tuning, tune_products
+from edgebuild.quantize.tune import Tuned, tune_products
+from edgebuild.select.roundings import Roundings, SharedRoundings
 from edgebuild.targets.spec import QuantizationScheme
-
-Roundings = Mapping[str, Mapping[str, str]]
-"""By layer and ``weights.rounding_key``; see ``Plan.roundings``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +42,8 @@ class Base:
         modes: Of layers that are better computed in another mode than a placement's.
         means: Of input channels, for the correction of biases; None: there is nothing to correct.
         roundings: Of weights, compensated; None: there is nothing to round so.
+        tuned: Forms of products, of which it has the cheap ones, for a choice among all; None: there is none.
+        shared: Roundings of candidates with other forms; None: weights are rounded to the nearest.
     """
 
     name: str
@@ -53,6 +53,8 @@ class Base:
     modes: Mapping[str, Mode] = field(default_factory=dict)
     means: Callable[[], Vectors] | None = None
     roundings: Callable[[], Roundings] | None = None
+    tuned: Tuned | None = None
+    shared: SharedRoundings | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,8 @@ class Bases:
         """In the order in which they are to be tried."""
         makers: list[Callable[[], Base | None]] = [self.first]
         if _mostly_products(self.model) and self._products:
-            makers += [self.smoothed, self.balanced]
+            # Where products may have any mode, "smoothed" is the foot of a ladder that ends in float.
+            makers += [self.smoothed] if self._forms.fused_products else [self.smoothed, self.balanced]
         return makers
 
     def first(self) -> Base:
@@ -129,18 +132,19 @@ class Bases:
 
     def smoothed(self) -> Base | None:
         """Products smoothed, or their rows scaled, as suits each activation."""
-        cheap, _ = self._tunings
-        return self._base("smoothed", smoothing=cheap.smoothing, modes=cheap.modes)
+        cheap = self._tuned.tuning(self._tuned.cheap())
+        base = self._base("smoothed", smoothing=cheap.smoothing, modes=cheap.modes)
+        return replace(base, tuned=self._tuned, shared=self._shared) if self._forms.fused_products else base
 
     def balanced(self) -> Base | None:
-        """More rows scaled, and outlying channels split, where that takes away enough noise for its time."""
-        cheap, balanced = self._tunings
+        """Outlying channels split, where that takes away enough noise for its time."""
+        cheap, balanced = (self._tuned.tuning(of()) for of in (self._tuned.cheap, self._tuned.balanced))
         if balanced == cheap:
             return None
         return self._base("outliers split", smoothing=balanced.smoothing, modes=balanced.modes)
 
     @cached_property
-    def _tunings(self) -> tuple[Tuning, Tuning]:
+    def _tuned(self) -> Tuned:
         at = self._calibration
         at.progress("rows that products read")
         with self._rewritten(None, {}) as graph:
@@ -153,6 +157,23 @@ class Bases:
                 reduce_range=self._scheme.reduce_range,
                 modes=self._forms.modes,
             )
+
+    @cached_property
+    def _shared(self) -> SharedRoundings | None:
+        if not self._rounds:
+            return None
+        activations = {layer.name: name for name, layers in self._products.items() for layer in layers}
+
+        def solve(
+            smoothing: Smoothing | None, names: Collection[str], schemes: Sequence[QuantizationScheme], seconds: float
+        ) -> Roundings:
+            return self._roundings(smoothing, {}, names, schemes, seconds)
+
+        return SharedRoundings(solve, activations, self._scheme, self._schemes, self._rounding_seconds)
+
+    @property
+    def _rounds(self) -> bool:
+        return self._scheme.per_channel and self._rounding_seconds > 0
 
     @cached_property
     def _products(self) -> dict[str, list[Layer]]:
@@ -178,9 +199,7 @@ class Bases:
             modes=modes or {},
             ranges=cached_call(lambda: self._ranges(smoothing, factors)),
             means=cached_call(lambda: self._means(smoothing, factors)),
-            roundings=cached_call(lambda: self._roundings(smoothing, factors))
-            if self._scheme.per_channel and self._rounding_seconds > 0
-            else None,
+            roundings=cached_call(lambda: self._all_roundings(smoothing, factors)) if self._rounds else None,
         )
 
     def _ranges(self, smoothing: Smoothing | None, equalization: Vectors) -> RangeChooser:
@@ -206,19 +225,29 @@ class Bases:
             channels = {n: c for n in wanted if (c := found.tensors[n].channels) is not None}
             return input_means(rewritten, channels)
 
-    def _roundings(self, smoothing: Smoothing | None, equalization: Vectors) -> Roundings:
-        at = self._calibration
+    def _all_roundings(self, smoothing: Smoothing | None, equalization: Vectors) -> Roundings:
         names = {name for placement in self.placements for name in placement.modes}
+        return self._roundings(smoothing, equalization, names, self._schemes, self._rounding_seconds)
+
+    def _roundings(
+        self,
+        smoothing: Smoothing | None,
+        equalization: Vectors,
+        names: Collection[str],
+        schemes: Sequence[QuantizationScheme],
+        seconds: float,
+    ) -> Roundings:
+        at = self._calibration
         at.progress("rounding of weights")
         with self._rewritten(smoothing, equalization) as graph:
             return adaptive_roundings(
                 graph,
                 names,
-                self._schemes,
+                schemes,
                 lambda: named_batches(at.data, at.inputs),
                 at.open_graph,
                 self._folder / "rounding",
-                seconds=self._rounding_seconds,
+                seconds=seconds,
                 progress=lambda done, total: at.progress(f"rounding of layer {done} of {total}"),
             )
 

@@ -92,21 +92,37 @@ def violations(score: Score, budget: Budget) -> tuple[str, ...]:
     return tuple(_output_violations(score.outputs, budget))
 
 
+def excess(score: Score, budget: Budget) -> float | None:
+    """Noise over what the budget allows, of the worst output; None: it is something else that decides, or there is no limit."""
+    if score.drop is not None or any(_too_few_agree(output, budget) is not None for output in score.outputs):
+        return None
+    limits = [(_least_db(output, budget), output.sqnr_db) for output in score.outputs]
+    return max((10 ** ((least - got) / 10) for least, got in limits if math.isfinite(least)), default=None)
+
+
+def _least_db(output: OutputScore, budget: Budget) -> float:
+    return _LEAST_DB[output.kind] if budget.min_sqnr_db is None else budget.min_sqnr_db
+
+
+def _too_few_agree(output: OutputScore, budget: Budget) -> float | None:
+    """The share that is needed, where it is not reached."""
+    # Whether each place of (N, C, H, W) chooses a class, or is a value of C channels, can't be told: only if asked for.
+    needed = budget.min_agreement
+    if needed is None:
+        needed = DEFAULT_MIN_AGREEMENT if output.kind == "decision" else 0.0
+    return needed if output.agreement is not None and output.agreement < needed else None
+
+
 def _output_violations(outputs: Sequence[OutputScore], budget: Budget) -> list[str]:
     found = []
     for output in outputs:
-        least = budget.min_sqnr_db
-        if least is None:
-            least = _LEAST_DB[output.kind]
-        # Whether each place of (N, C, H, W) chooses a class, or is a value of C channels, can't be told: only if asked for.
-        needed = budget.min_agreement
-        if needed is None:
-            needed = DEFAULT_MIN_AGREEMENT if output.kind == "decision" else 0.0
-        if output.agreement is not None and output.agreement < needed:
+        needed = _too_few_agree(output, budget)
+        if needed is not None:
             found.append(
                 f"output '{output.output}': {output.agreement:.2%} of {output.decisions} decisions agree with float, "
                 f"needed {needed:.2%}"
             )
+        least = _least_db(output, budget)
         if output.sqnr_db < least:
             found.append(f"output '{output.output}': signal to noise {output.sqnr_db:.1f} dB, needed {least:g} dB")
     return found

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from edgebuild.select.trials import Outcome, Trial
 from edgebuild.targets.spec import QuantizationScheme
 
 Batch = Mapping[str, npt.NDArray[Any]]
+_Kept = TypeVar("_Kept")
 
 DATA_BUDGET = 16 * 2**20
 """Bytes of each of the two sets of data that are kept, evenly spread; at least one batch is."""
@@ -175,5 +176,19 @@ def _unreverted(trial: Trial, trials: Sequence[Trial]) -> Plan:
     for other in trials if trial.reverted else ():
         same = (other.placement, other.base, other.method) == (trial.placement, trial.base, trial.method)
         if same and not other.reverted and set(trial.reverted) <= set(other.plan.modes):
-            return replace(other.plan, ranges={**other.plan.ranges, **trial.plan.ranges})
+            back = frozenset(trial.reverted)
+            return replace(
+                trial.plan,
+                modes={
+                    name: mode if name in back else trial.plan.modes.get(name, mode)
+                    for name, mode in other.plan.modes.items()
+                },
+                ranges={**other.plan.ranges, **trial.plan.ranges},
+                means={**_only(other.plan.means, back), **trial.plan.means},
+                roundings={**_only(other.plan.roundings, back), **trial.plan.roundings},
+            )
     return trial.plan
+
+
+def _only(by_layer: Mapping[str, _Kept], layers: frozenset[str]) -> dict[str, _Kept]:
+    return {name: kept for name, kept in by_layer.items() if name in layers}

@@ -3,26 +3,30 @@
 1. Every placement is measured against float, where this machine can run the target; what is slower is out.
 2. From the fastest on: each range method on the first base, the best of them on the other bases, then biases corrected and weights
    rounded with compensation on the best so far.
-3. If none fits, layers of the best are reverted to float in the order of error removed per work added, as few as do.
+3. If none fits, the best goes up the ladder: forms of its products, float among them, in the order of error removed per work added
+   (see ``climb``). Where there is no choice of forms, layers are reverted to float in that order, as few as do.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 from edgebuild.errors import IncompatibleError, InternalError, ModelError
 from edgebuild.graph.io import load_model
-from edgebuild.quantize.candidate import prepare, without, write_candidate
+from edgebuild.quantize.candidate import prepare, write_candidate
 from edgebuild.quantize.insert import Forms
-from edgebuild.quantize.layers import find_layers
+from edgebuild.quantize.layers import Layer, find_layers
 from edgebuild.quantize.placements import Placement
 from edgebuild.quantize.plan import Mode, Plan
 from edgebuild.quantize.ranges import RangeMethod
 from edgebuild.select.bases import Base
 from edgebuild.select.budget import Budget, violations
+from edgebuild.select.climb import climb
 from edgebuild.select.measure import Comparison
+from edgebuild.select.reverting import Tools, revert
 from edgebuild.select.trials import Outcome, Trial, merit, noise_share
 from edgebuild.select.workbench import Workbench
 from edgebuild.targets.spec import QuantizationScheme
@@ -101,7 +105,7 @@ class _Search:
             for trial in self.judged(placement, speeds.get(placement.name)):
                 if trial.fits and (final := self.confirm(trial)) is not None:
                     return Outcome(chosen=final, trials=tuple(self.trials))
-        found = self.reverted_best(speeds)
+        found = self.mended_best(speeds)
         return self.nothing(self.why_not()) if found is None else Outcome(chosen=found, trials=tuple(self.trials))
 
     def nothing(self, reason: str) -> Outcome:
@@ -142,6 +146,8 @@ class _Search:
         for improve in (self.corrected, self.rounded):
             if best is None or self.short():
                 return
+            if improve == self.rounded and self.base_of(best).tuned is not None:
+                return  # what is rounded is chosen first
             improved = improve(best)
             if improved is not None:
                 trial = self.judge(improved)
@@ -236,15 +242,15 @@ class _Search:
         self.trials.append(final)
         return final if final.fits and not _slow(speed) else None
 
-    def reverted_best(self, speeds: Mapping[str, Comparison]) -> Trial | None:
+    def mended_best(self, speeds: Mapping[str, Comparison]) -> Trial | None:
         """The fastest of what the most promising candidates become with layers reverted."""
         best: Trial | None = None
-        for start in self.promising(speeds)[:_STARTS]:
+        for start in _of_other_forms(self.promising(speeds), self.base_of)[:_STARTS]:
             if best is not None and best.speed is not None:
                 unreverted = speeds.get(start.placement)
                 if unreverted is not None and unreverted.ratio <= best.speed.ratio:
                     continue  # it can only get slower
-            final = self.revert(start)
+            final = self.mended(start)
             if final is None:
                 continue
             if best is None or (
@@ -272,46 +278,41 @@ class _Search:
 
         return sorted(best.values(), key=rank)
 
-    def revert(self, start: Trial) -> Trial | None:
-        """As few layers as do, the worst error per work first; the number is found by bisection."""
-        if self.left <= 0:
-            return None
-        order = self.revert_order(start)
-        low, high, found = 1, len(order) - 1, None
-        while low <= high and self.left > 0:
-            middle = (low + high) // 2
-            trial = self.judge(self.reverted(start, order[:middle]))
-            if trial.fits:
-                found, high = trial, middle - 1
-            else:
-                low = middle + 1
-        # What just fits on the data of the search may just not fit on all.
-        while found is not None:
-            final = self.confirm(found)
-            if final is not None or self.trials[-1].fits:
-                return final
-            more = len(found.reverted) + 1 + len(found.reverted) // 4
-            found = self.reverted(start, order[:more]) if more < len(order) else None
-        return None
-
-    def reverted(self, start: Trial, layers: Sequence[str]) -> Trial:
-        name = f"{start.name}, {len(layers)} of {len(start.plan.modes)} layers float"
-        return replace(
-            start, name=name, plan=without(start.plan, frozenset(layers)), reverted=tuple(layers), speed=None
+    def mended(self, start: Trial) -> Trial | None:
+        """With the cheapest change of forms that does; where there is no choice of forms, with as few layers in float as do."""
+        base = self.base_of(start)
+        return (
+            revert(start, self.tools()) if base.tuned is None else climb(start, base.tuned, base.shared, self.tools())
         )
 
-    def revert_order(self, start: Trial) -> list[str]:
-        """Layers by the noise that each adds alone, per multiplication that it would take back to float."""
+    def tools(self) -> Tools:
+        """For a climb."""
+
+        def confirm(trial: Trial) -> tuple[Trial | None, bool]:
+            final = self.confirm(trial)
+            return final, self.trials[-1].fits
+
+        return Tools(
+            judge=self.judge,
+            confirm=confirm,
+            noise=self.noise,
+            left=lambda: self.left,
+            layers=self.layers,
+            budget=self.problem.budget,
+            progress=self.problem.progress,
+        )
+
+    def noise(self, plan: Plan) -> float:
+        """Over the signal, on a few batches."""
+        path = self.problem.folder / "candidate.onnx"
+        write_candidate(self.problem.graph, plan, self.problem.scheme, self.problem.forms, path)
+        return noise_share(self.workbench.score(path, limit=4, evaluate=False))
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
         model = load_model(self.problem.graph)
         prepare(model)
-        work = {layer.name: layer.multiplications() or layer.weight_size for layer in find_layers(model.graph)}
-        weight = {}
-        for index, name in enumerate(start.plan.modes):
-            self.problem.progress(f"error of layer {index + 1} of {len(start.plan.modes)}")
-            alone = without(start.plan, frozenset(start.plan.modes) - {name})
-            score = self.workbench.score(self.write(replace(start, plan=alone)), limit=4, evaluate=False)
-            weight[name] = noise_share(score) / max(work[name], 1)
-        return sorted(weight, key=lambda name: -weight[name])
+        return {layer.name: layer for layer in find_layers(model.graph)}
 
     def why_not(self) -> str:
         # What fits in the search and not on all data does not fit: the last word on each candidate counts.
@@ -330,6 +331,16 @@ def _distinct(placements: Sequence[Placement], speeds: Mapping[str, Comparison])
     best = speeds[placements[0].name].ratio
     gains = {p.name: speeds[p.name].ratio - 1 for p in placements}
     return [p for p in placements if p is placements[0] or gains[p.name] >= _WORTHWHILE * (best - 1) > 0]
+
+
+def _of_other_forms(starts: Sequence[Trial], base_of: Callable[[Trial], Base]) -> list[Trial]:
+    """Without those that would climb the same ladder as one before."""
+    kept: list[Trial] = []
+    for start in starts:
+        climbs = base_of(start).tuned is not None
+        if not climbs or all(start.plan.modes != other.plan.modes for other in kept):
+            kept.append(start)
+    return kept
 
 
 _WORTHWHILE = 0.3
