@@ -243,16 +243,20 @@ class _Search:
         return final if final.fits and not _slow(speed) else None
 
     def mended_best(self, speeds: Mapping[str, Comparison]) -> Trial | None:
-        """The fastest of what the most promising candidates become with layers reverted."""
+        """The fastest of what the most promising candidates become with other forms, or layers reverted."""
         best: Trial | None = None
-        for start in _of_other_forms(self.promising(speeds), self.base_of)[:_STARTS]:
+        climbed: list[set[str]] = []
+        for start in self.promising(speeds)[:_STARTS]:
+            unreverted = speeds.get(start.placement)
             if best is not None and best.speed is not None:
-                unreverted = speeds.get(start.placement)
                 if unreverted is not None and unreverted.ratio <= best.speed.ratio:
                     continue  # it can only get slower
+                if self.base_of(start).tuned is not None and set(start.plan.modes) in climbed:
+                    continue  # up the same ladder
             final = self.mended(start)
             if final is None:
                 continue
+            climbed.append(set(start.plan.modes))
             if best is None or (
                 best.speed is not None and final.speed is not None and final.speed.ratio > best.speed.ratio
             ):
@@ -331,16 +335,6 @@ def _distinct(placements: Sequence[Placement], speeds: Mapping[str, Comparison])
     best = speeds[placements[0].name].ratio
     gains = {p.name: speeds[p.name].ratio - 1 for p in placements}
     return [p for p in placements if p is placements[0] or gains[p.name] >= _WORTHWHILE * (best - 1) > 0]
-
-
-def _of_other_forms(starts: Sequence[Trial], base_of: Callable[[Trial], Base]) -> list[Trial]:
-    """Without those that would climb the same ladder as one before."""
-    kept: list[Trial] = []
-    for start in starts:
-        climbs = base_of(start).tuned is not None
-        if not climbs or all(start.plan.modes != other.plan.modes for other in kept):
-            kept.append(start)
-    return kept
 
 
 _WORTHWHILE = 0.3

@@ -11,16 +11,21 @@ from quantize_tools import build
 from edgebuild.cache import Cache
 from edgebuild.quantize.layers import Layer, find_layers
 from edgebuild.quantize.smooth import smoothing_factors
-from edgebuild.quantize.tune import (
+from edgebuild.quantize.plan import Mode
+from edgebuild.quantize.product_forms import (
+    FLOAT,
     Form,
     SampledRows,
     _Activation,
     balanced_forms,
     cheap_form,
+    float_form,
     possible_forms,
-    sample_rows,
-    tune_products,
 )
+from edgebuild.quantize.tune import sample_rows, tune_products
+
+SCALED: tuple[Mode, ...] = ("dynamic", "rowwise")
+ALL: tuple[Mode, ...] = (*SCALED, "blockwise")
 
 Array = np.ndarray[Any, Any]
 

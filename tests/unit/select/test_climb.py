@@ -237,3 +237,18 @@ def test_what_no_form_can_hold_is_said(go: Any) -> None:
         "nothing fits the accuracy budget; the nearest is p, forms by sensitivity, 15 of 16 layers float"
         in outcome.reason
     )
+
+
+@pytest.mark.parametrize(("layers", "measured_alone"), [(16, 16), (12, 16 + 12)])
+def test_placements_of_the_same_layers_are_climbed_once(go: Any, layers: int, measured_alone: int) -> None:
+    """Static and dynamic products are two starts of the same forms."""
+    both = [placement("static", a=True), placement("dynamic", "dynamic", layers=LAYERS[:layers])]
+
+    def speed(plan: Plan) -> float:
+        changed = plan.count("blockwise") + len(plan.smoothing.splits if plan.smoothing else ())
+        return 2.0 - 0.05 * changed
+
+    measured = table(EVEN, speed=speed)
+    outcome = go(measured, both, bases=bases(), budget=Budget(min_sqnr_db=22.0), evaluations=96)
+    assert outcome.chosen is not None
+    assert sum(limit == 4 for _, limit in measured.judged) == measured_alone
