@@ -67,7 +67,7 @@ class Tuned:
         return {name: cheap_form(of) for name, of in self.forms.items()}
 
     def balanced(self) -> dict[str, Form]:
-        """What takes away more noise for some; never blockwise where that is not legal."""
+        """What takes away more noise for some, where its time is worth it."""
         return balanced_forms(self.forms, self.work)
 
     def tuning(self, chosen: Mapping[str, Form]) -> Tuning:
