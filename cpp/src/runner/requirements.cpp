@@ -13,9 +13,7 @@
 #include <algorithm>
 #include <charconv>
 #include <fstream>
-#include <iterator>
 #include <map>
-#include <sstream>
 #include <string_view>
 #include <vector>
 
@@ -49,32 +47,6 @@ std::optional<std::uint64_t> read_field(const std::filesystem::path& file, std::
     if (digit != std::string::npos) return parse_number(std::string_view(line).substr(digit));
   }
   return std::nullopt;
-}
-
-/// Features that every listed core has: on a board with two kinds of cores a thread may land on either.
-std::set<std::string> read_cpu_features(const std::filesystem::path& root) {
-  std::ifstream stream(root / "proc/cpuinfo");
-  std::set<std::string> common;
-  bool first = true;
-  std::string previous;
-  std::string line;
-  while (std::getline(stream, line)) {
-    const std::size_t colon = line.find(':');
-    if (colon == std::string::npos) continue;
-    const std::string_view key(line.data(), line.find_last_not_of(" \t", colon == 0 ? 0 : colon - 1) + 1);
-    if (key != "flags" && key != "Features" && key != "isa") continue;
-    if (!first && line == previous) continue;
-    previous = line;
-    std::istringstream words(line.substr(colon + 1));
-    std::set<std::string> features{std::istream_iterator<std::string>(words), std::istream_iterator<std::string>()};
-    if (first) {
-      common = std::move(features);
-      first = false;
-    } else {
-      std::erase_if(common, [&](const std::string& feature) { return !features.contains(feature); });
-    }
-  }
-  return common;
 }
 
 /// The processor's name. ARM kernels give each core's maker and part instead, or besides a name that many share.
@@ -175,10 +147,10 @@ const char* process_arch() noexcept {
 #endif
 }
 
-Machine probe_machine(const std::filesystem::path& root) {
+Machine probe_machine(const std::filesystem::path& root, HardwareWords words) {
   Machine machine;
   machine.arch = process_arch();
-  machine.cpu_features = read_cpu_features(root);
+  machine.cpu_features = cpu_features(machine.arch, words, read_cpuinfo_features(root));
   machine.cpu_model = read_cpu_model(root);
   machine.processors = usable_processors();
 #ifdef EDGEBUILD_HAS_GLIBC

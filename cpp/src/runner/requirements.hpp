@@ -10,12 +10,13 @@
 #include <string>
 
 #include "bundle/manifest.hpp"
+#include "runner/cpu_features.hpp"
 
 namespace edgebuild::runner {
 
 struct Machine {
   std::string arch;                    ///< Of this process, in the manifest's words.
-  std::set<std::string> cpu_features;  ///< Those that every core has, as in /proc/cpuinfo.
+  std::set<std::string> cpu_features;  ///< Those that every core has; see cpu_features.hpp.
   std::string cpu_model;               ///< As the system names it, with ARM's part numbers; "unknown" if it does not.
   unsigned processors = 0;             ///< That this process may use.
   std::optional<std::string> glibc;    ///< E.g. "2.36"; nothing with another C library.
@@ -26,8 +27,8 @@ struct Machine {
 /// The manifest's name of the architecture that this process runs as; "unknown" for none that edgebuild supports.
 [[nodiscard]] const char* process_arch() noexcept;
 
-/// Looks at this machine. `root` stands before /proc and /sys (for tests).
-[[nodiscard]] Machine probe_machine(const std::filesystem::path& root = "/");
+/// Looks at this machine. `root` stands before /proc and /sys, and `words` are what the kernel says (for tests).
+[[nodiscard]] Machine probe_machine(const std::filesystem::path& root = "/", HardwareWords words = hardware_words());
 
 /// What `machine` lacks, in words; nothing if it has everything.
 [[nodiscard]] std::optional<std::string> missing_requirement(const bundle::Requirements& needed,
