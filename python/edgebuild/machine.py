@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +28,20 @@ def machine_arch() -> str:
     return _ARCHITECTURES.get(machine, machine)
 
 
+def riscv_extensions(isa: str) -> set[str]:
+    """Extensions of a RISC-V ISA string such as "rv64imafdcv_zba": lower case, no versions; "g" is i, m, a, f and d.
+
+    The runner on the board splits it the same way (cpp/src/runner/cpu_features.cpp).
+    """
+    prefix = re.match(r"rv[0-9]+", isa.lower())
+    if prefix is None:
+        return set()
+    extensions: set[str] = set()
+    for name in re.findall(r"([sxz][a-z0-9]+|[a-z])(?:[0-9]+(?:p[0-9]+)?)?", isa.lower()[prefix.end() :]):
+        extensions |= set("imafd") if name == "g" else {re.sub(r"[0-9]+p[0-9]+$", "", name)}
+    return extensions
+
+
 def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
     """CPU name and the features that all cores share, from the text of /proc/cpuinfo.
 
@@ -44,8 +59,7 @@ def parse_cpuinfo(text: str) -> tuple[str, tuple[str, ...]]:
         elif key in ("flags", "Features"):
             cores.append(set(value.split()))
         elif key == "isa":
-            base, *extensions = value.split("_")
-            cores.append({*base[4:], *extensions})
+            cores.append(riscv_extensions(value))
     return name, tuple(sorted(set.intersection(*cores))) if cores else ()
 
 

@@ -60,6 +60,14 @@ def test_cpuinfo_of_every_architecture_is_understood() -> None:
     assert this_host.parse_cpuinfo(arm) == ("Raspberry Pi 4 Model B", ("asimd", "crc32", "fp"))
     riscv = "hart : 0\nisa : rv64imafdc_zba_zbb\nuarch : sifive,u74-mc\n"
     assert this_host.parse_cpuinfo(riscv) == ("sifive,u74-mc", ("a", "c", "d", "f", "i", "m", "zba", "zbb"))
+    assert this_host.parse_cpuinfo("isa : RV64GC_Zba\n") == ("", ("a", "c", "d", "f", "i", "m", "zba"))
+    assert this_host.parse_cpuinfo("isa : rv64i2p1m2p0_zicsr2p0_zvl128b_sv39\n")[1] == (
+        "i",
+        "m",
+        "sv39",
+        "zicsr",
+        "zvl128b",
+    )
     assert this_host.parse_cpuinfo("nonsense") == ("", ())
 
 

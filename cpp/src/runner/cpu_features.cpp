@@ -62,6 +62,32 @@ bool lists(const Names& names, std::string_view name) {
   return in(names.first) || in(names.second);
 }
 
+char lower(char c) noexcept { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; }
+bool is_digit(char c) noexcept { return c >= '0' && c <= '9'; }
+
+/// Cuts a version such as "2" or "2p1" off the front.
+void skip_version(std::string_view* text) {
+  const auto skip_digits = [&] {
+    while (!text->empty() && is_digit(text->front())) text->remove_prefix(1);
+  };
+  if (text->empty() || !is_digit(text->front())) return;
+  skip_digits();
+  if (text->size() < 2 || text->front() != 'p' || !is_digit((*text)[1])) return;
+  text->remove_prefix(1);
+  skip_digits();
+}
+
+/// The name of a multi-letter extension without the version behind it. Digits alone may be part of a name (sv39), so
+/// only "NUMBERpNUMBER" is a version.
+std::string without_version(std::string_view name) {
+  std::size_t end = name.size();
+  while (end > 0 && is_digit(name[end - 1])) --end;
+  if (end == name.size() || end < 2 || name[end - 1] != 'p' || !is_digit(name[end - 2])) return std::string(name);
+  --end;
+  while (end > 0 && is_digit(name[end - 1])) --end;
+  return std::string(name.substr(0, end));
+}
+
 }  // namespace
 
 HardwareWords hardware_words() noexcept {
@@ -75,12 +101,51 @@ HardwareWords hardware_words() noexcept {
 
 std::set<std::string> hardware_feature_names(std::string_view arch, HardwareWords words) {
   std::set<std::string> features;
-  if (arch == "aarch64" || arch == "armv7l") {
+  if (arch == "riscv64") {
+    for (unsigned letter = 0; letter < 26; ++letter) {
+      if ((words.hwcap >> letter & 1U) != 0) features.emplace(1, static_cast<char>('a' + letter));
+    }
+  } else if (arch == "aarch64" || arch == "armv7l") {
     const Names& names = arch == "aarch64" ? kArm64Names : kArmNames;
     add_set_bits(names.first, words.hwcap, &features);
     add_set_bits(names.second, words.hwcap2, &features);
   }
   return features;
+}
+
+std::set<std::string> riscv_extensions(std::string_view isa) {
+  std::string text(isa);
+  std::transform(text.begin(), text.end(), text.begin(), lower);
+  std::string_view rest = text;
+  if (!rest.starts_with("rv")) return {};
+  rest.remove_prefix(2);
+  const std::size_t width = std::min(rest.find_first_not_of("0123456789"), rest.size());
+  if (width == 0) return {};
+  rest.remove_prefix(width);
+  std::set<std::string> extensions;
+  while (!rest.empty()) {
+    const std::size_t end = std::min(rest.find('_'), rest.size());
+    std::string_view word = rest.substr(0, end);
+    rest.remove_prefix(std::min(end + 1, rest.size()));
+    while (!word.empty()) {
+      const char letter = word.front();
+      if (letter < 'a' || letter > 'z') {
+        word.remove_prefix(1);
+      } else if ((letter == 's' || letter == 'x' || letter == 'z') && word.size() > 1) {  // a longer name
+        extensions.insert(without_version(word));
+        word = {};
+      } else {
+        if (letter == 'g') {
+          extensions.insert({"i", "m", "a", "f", "d"});
+        } else {
+          extensions.emplace(1, letter);
+        }
+        word.remove_prefix(1);
+        skip_version(&word);
+      }
+    }
+  }
+  return extensions;
 }
 
 std::set<std::string> read_cpuinfo_features(const std::filesystem::path& root) {
@@ -98,6 +163,7 @@ std::set<std::string> read_cpuinfo_features(const std::filesystem::path& root) {
     previous = line;
     std::istringstream words(line.substr(colon + 1));
     std::set<std::string> features{std::istream_iterator<std::string>(words), std::istream_iterator<std::string>()};
+    if (key == "isa") features = features.empty() ? features : riscv_extensions(*features.begin());
     if (first) {
       common = std::move(features);
       first = false;

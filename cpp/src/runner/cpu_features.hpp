@@ -22,8 +22,12 @@ struct HardwareWords {
 
 /// The names of the bits that are set.
 ///
-/// @param arch  "aarch64", "armv7l"; of any other there are no names.
+/// @param arch  "aarch64", "armv7l", "riscv64" (the letters of its extensions); of any other there are no names.
 [[nodiscard]] std::set<std::string> hardware_feature_names(std::string_view arch, HardwareWords words);
+
+/// The extensions of a RISC-V ISA string such as "rv64imafdcv_zba_zicsr", in lower case and without versions; "g"
+/// stands for i, m, a, f and d. Nothing if it is no ISA string.
+[[nodiscard]] std::set<std::string> riscv_extensions(std::string_view isa);
 
 /// Features of which /proc/cpuinfo says that every core has them: on a board with two kinds of cores a thread may land
 /// on either. `root` stands before /proc.

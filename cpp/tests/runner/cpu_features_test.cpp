@@ -13,6 +13,7 @@ using edgebuild::runner::cpu_features;
 using edgebuild::runner::hardware_feature_names;
 using edgebuild::runner::HardwareWords;
 using edgebuild::runner::read_cpuinfo_features;
+using edgebuild::runner::riscv_extensions;
 using edgebuild::testing::TemporaryFolder;
 using edgebuild::testing::write_file;
 
@@ -74,6 +75,21 @@ TEST_CASE("cpuinfo adds names that no list has, and serves alone where the kerne
   CHECK(cpu_features("x86_64", {0x178bfbff, 2}, {"avx2", "sse4_2"}) == Features{"avx2", "sse4_2"});
 }
 
+TEST_CASE("a RISC-V ISA string is its letters and its extensions") {
+  CHECK(riscv_extensions("rv64imafdcv_zba_zbb_zicsr") ==
+        Features{"a", "c", "d", "f", "i", "m", "v", "zba", "zbb", "zicsr"});
+  CHECK(riscv_extensions("rv64gc") == Features{"a", "c", "d", "f", "i", "m"});
+  CHECK(riscv_extensions("RV64GC_Zba_Xthead") == Features{"a", "c", "d", "f", "i", "m", "xthead", "zba"});
+  CHECK(riscv_extensions("rv32imac") == Features{"a", "c", "i", "m"});
+  CHECK(riscv_extensions("rv64imafdch_sstc_zicbom_zvl128b_sv39") ==
+        Features{"a", "c", "d", "f", "h", "i", "m", "sstc", "sv39", "zicbom", "zvl128b"});
+  CHECK(riscv_extensions("rv64i2p1m2p0_a2_zicsr2p0_zvl32b1p0") == Features{"a", "i", "m", "zicsr", "zvl32b"});
+  CHECK(riscv_extensions("rv64imaczba") == Features{"a", "c", "i", "m", "zba"});
+  CHECK(riscv_extensions("rv64i__zba_") == Features{"i", "zba"});
+  for (const char* wrong : {"", "rv", "rv64", "rvimac", "imac", "x86-64"}) CHECK(riscv_extensions(wrong).empty());
+  CHECK(hardware_feature_names("riscv64", {1U | 1U << 2U | 1U << 8U | 1U << 21U, 0}) == Features{"a", "c", "i", "v"});
+}
+
 TEST_CASE("features are those that every core has") {
   const TemporaryFolder root;
   const auto features = [&](const char* cpuinfo) {
@@ -82,6 +98,8 @@ TEST_CASE("features are those that every core has") {
   };
   CHECK(features("processor\t: 0\nFeatures\t: fp asimd aes\n\nprocessor\t: 1\nFeatures\t: fp asimd\n") ==
         Features{"asimd", "fp"});
+  CHECK(features("hart\t: 0\nisa\t\t: rv64imafdcv_zba_zbb\nmmu\t: sv39\n\nhart\t: 1\nisa\t\t: rv64imafdc_zba\n") ==
+        Features{"a", "c", "d", "f", "i", "m", "zba"});
   CHECK(features("isa\t: \nflags\n: x\n").empty());
 }
 
