@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "statistics.hpp"
 
@@ -30,11 +31,28 @@ Ratio speed_ratio(const std::vector<double>& base, const std::vector<double>& ot
 }
 
 std::vector<std::size_t> rank(const std::vector<std::vector<double>>& rounds) {
+  const std::size_t count = rounds.size();
+  std::vector<std::vector<bool>> faster(count, std::vector<bool>(count));
+  for (std::size_t a = 0; a < count; ++a) {
+    for (std::size_t b = 0; b < count; ++b) faster[a][b] = a != b && speed_ratio(rounds[b], rounds[a]).faster();
+  }
   std::vector<std::size_t> order;
-  for (std::size_t next = 0; next < rounds.size(); ++next) {
-    std::size_t place = order.size();
-    while (place > 0 && speed_ratio(rounds[order[place - 1]], rounds[next]).faster()) --place;
-    order.insert(order.begin() + static_cast<std::ptrdiff_t>(place), next);
+  std::vector<std::size_t> left(count);
+  std::iota(left.begin(), left.end(), 0U);
+  while (!left.empty()) {
+    std::vector<std::vector<bool>> above = faster;  // directly or through others of those that are left
+    for (const std::size_t middle : left) {
+      for (const std::size_t a : left) {
+        if (!above[a][middle]) continue;
+        for (const std::size_t b : left) above[a][b] = above[a][b] || above[middle][b];
+      }
+    }
+    const auto first = std::find_if(left.begin(), left.end(), [&](std::size_t one) {
+      return std::all_of(left.begin(), left.end(),
+                         [&](std::size_t other) { return !above[other][one] || above[one][other]; });
+    });
+    order.push_back(*first);
+    left.erase(first);
   }
   return order;
 }

@@ -28,8 +28,11 @@ struct Ratio {
 /// no such ranks, the first and the last.
 [[nodiscard]] std::pair<std::size_t, std::size_t> median_interval(std::size_t count);
 
-/// The order in which to prefer: one moves before those in front of it as long as it is faster beyond noise. So what
-/// can't be told apart stays in the order given.
+/// The order in which to prefer: again and again the earliest, in the order given, of those left than which none left
+/// is faster beyond noise. So what can't be told apart stays in the order given as far as that holds: "not told apart"
+/// is not transitive, and whatever comes first must not be known to be slower than one behind it.
+///
+/// Where each of a few is beaten by another of them (a circle, which noise can make), they count as not told apart.
 ///
 /// @param rounds  The times of each; see speed_ratio.
 [[nodiscard]] std::vector<std::size_t> rank(const std::vector<std::vector<double>>& rounds);
