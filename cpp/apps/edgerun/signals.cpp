@@ -12,6 +12,7 @@
 #include <cstring>
 
 #include "edgebuild/status.hpp"
+#include "held_stderr.hpp"
 #include "json_writer.hpp"
 
 namespace edgerun {
@@ -55,6 +56,7 @@ void remove_temporaries() {
 
 extern "C" void edgerun_on_signal(int signal) {
   remove_temporaries();
+  release_stderr();
   if (signal == SIGALRM) {
     write_text(g_deadline);
     ::_exit(edgebuild::exit_code(edgebuild::Code::kDeadlineExceeded));
