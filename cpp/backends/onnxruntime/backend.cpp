@@ -1,6 +1,7 @@
 #include <dlfcn.h>
 #include <stdlib.h>
 
+#include "onnxruntime/operators/register.hpp"
 #include "onnxruntime/ort.hpp"
 
 namespace edgebuild::onnxruntime {
@@ -79,11 +80,14 @@ eb_status* Backend::create(const eb_host_api& host, const eb_backend_config& con
                                      "ONNX Runtime does not start"));
   EDGEBUILD_PLUGIN_TRY(
       backend->take(api.GetAllocatorWithDefaultOptions(&backend->allocator_), "ONNX Runtime does not start"));
+  EDGEBUILD_PLUGIN_TRY(
+      backend->take(make_operators(api, &backend->operators_), "ONNX Runtime does not take edgebuild's operators"));
   *out = backend.release();
   return nullptr;
 }
 
 Backend::~Backend() {
+  if (operators_ != nullptr) api_->ReleaseCustomOpDomain(operators_);
   if (cpu_ != nullptr) api_->ReleaseMemoryInfo(cpu_);
   if (env_ != nullptr) api_->ReleaseEnv(env_);
 }

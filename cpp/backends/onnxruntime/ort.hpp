@@ -59,6 +59,8 @@ class Backend {
   [[nodiscard]] const OrtApi& api() const noexcept { return *api_; }
   [[nodiscard]] OrtEnv* env() const noexcept { return env_; }
   [[nodiscard]] const OrtMemoryInfo* cpu() const noexcept { return cpu_; }
+  /// edgebuild's own operators, for every session.
+  [[nodiscard]] OrtCustomOpDomain* operators() const noexcept { return operators_; }
   [[nodiscard]] OrtAllocator* allocator() const noexcept { return allocator_; }
   [[nodiscard]] const std::string& version() const noexcept { return version_; }
   [[nodiscard]] Watchdog& watchdog() noexcept { return watchdog_; }
@@ -86,6 +88,7 @@ class Backend {
   const OrtApi* api_ = nullptr;
   OrtEnv* env_ = nullptr;
   OrtMemoryInfo* cpu_ = nullptr;
+  OrtCustomOpDomain* operators_ = nullptr;
   OrtAllocator* allocator_ = nullptr;
   std::string version_;
   Watchdog watchdog_;

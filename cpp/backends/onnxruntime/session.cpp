@@ -127,6 +127,7 @@ eb_status* create_session(const Backend& backend, const std::vector<eb_file>& fi
   EDGEBUILD_PLUGIN_TRY(backend.take(api.CreateSessionOptions(&raw_options), "session options"));
   const auto session_options = backend.own(raw_options, api.ReleaseSessionOptions);
   EDGEBUILD_PLUGIN_TRY(backend.take(fill_options(api, raw_options, files, options, profile_prefix), "session options"));
+  EDGEBUILD_PLUGIN_TRY(backend.take(api.AddCustomOpDomain(raw_options, backend.operators()), "session options"));
   OrtSession* session = nullptr;
   // What the engine refuses here has passed its hash, so the bytes are the builder's: this engine can't run them.
   EDGEBUILD_PLUGIN_TRY(

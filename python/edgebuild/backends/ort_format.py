@@ -23,10 +23,12 @@ def save_ort_format(graph: Path, path: Path) -> str | None:
     Returns:
         None, or what the engine said against the model.
     """
+    from edgebuild.backends.operators import operator_library  # not for the program, which sees none of edgebuild
+
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     environment |= {"ORT_DISABLE_TELEMETRY": "1", "PYTHONHASHSEED": "0", "PYTHONPATH": _packages()}
     done = subprocess.run(
-        [sys.executable, "-P", "-s", str(Path(__file__).resolve()), graph.name, path.name],
+        [sys.executable, "-P", "-s", str(Path(__file__).resolve()), graph.name, path.name, str(operator_library())],
         cwd=graph.parent,
         env=environment,
         capture_output=True,
@@ -56,7 +58,7 @@ def _fix_addresses() -> None:
     ctypes.CDLL(None).personality(_ADDR_NO_RANDOMIZE)
 
 
-def _main(graph: str, path: str) -> None:
+def _main(graph: str, path: str, operators: str) -> None:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -68,8 +70,9 @@ def _main(graph: str, path: str) -> None:
     options.add_session_config_entry("session.save_model_format", "ORT")
     # As the runner does (cpp/backends/onnxruntime/session.cpp).
     options.add_session_config_entry("optimization.disable_specified_optimizers", "SkipLayerNormFusion")
+    options.register_custom_ops_library(operators)
     onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1], sys.argv[2])
+    _main(*sys.argv[1:])

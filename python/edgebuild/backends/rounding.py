@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgebuild.backends.operators import register_operators
 from edgebuild.errors import GateError
 from edgebuild.export.result import ExportedModel
 
@@ -37,6 +38,7 @@ def widened_tolerances(exported: ExportedModel, graph: Path) -> Mapping[str, tup
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         options.log_severity_level = 3
         options.intra_op_num_threads = 1
+        register_operators(options)
         sessions.append(onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"]))
     tolerances = dict(exported.tolerances)
     for index in range(exported.sample_count):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import onnx
 
+from edgebuild.backends.operators import register_operators
+
 _MOST_BYTES = 512 * 2**20
 """Size of a model, with its weights, above which it is not worth to hold it a few times more."""
 
@@ -71,6 +73,7 @@ def _optimise(path: Path, target: Path) -> onnx.ModelProto | None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.optimized_model_filepath = str(target)
     options.log_severity_level = 4
+    register_operators(options)
     try:
         onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         model = onnx.load(target)

@@ -12,6 +12,8 @@ from edgebuild.quantize import products
 from edgebuild.quantize.adaround import apply_rounding
 from edgebuild.quantize.correct import bias_correction
 from edgebuild.quantize.editor import GraphEditor
+from edgebuild.quantize.fused_rows import DOMAIN as ROWS_DOMAIN
+from edgebuild.quantize.fused_rows import OPERATORS, RowQuantizer, preparation_of
 from edgebuild.quantize.layers import Kind, Layer, find_layers
 from edgebuild.quantize.parameters import Parameters, quantization_parameters
 from edgebuild.quantize.plan import Mode, Plan
@@ -49,12 +51,14 @@ class Forms:
         fused_products: Whether com.microsoft's MatMulIntegerToFloat and DynamicQuantizeMatMul are legal, which take the bias in.
         recurrent: Whether its DynamicQuantizeLSTM is.
         blockwise: Whether its MatMulNBits with 8 bits is.
+        fused_rows: Whether edgebuild's own QuantizeRows and RescaleRows are.
         fused_activations: Whether a range that begins at 0 may do the work of Relu and Clip.
     """
 
     fused_products: bool
     recurrent: bool = False
     blockwise: bool = False
+    fused_rows: bool = False
     fused_activations: bool = True
 
     @property
@@ -71,6 +75,7 @@ def forms_of(fused_operators: Collection[str]) -> Forms:
         fused_products=products <= set(fused_operators),
         recurrent="com.microsoft.DynamicQuantizeLSTM" in fused_operators,
         blockwise="com.microsoft.MatMulNBits" in fused_operators,
+        fused_rows=products <= set(fused_operators) >= set(OPERATORS),
     )
 
 
@@ -99,7 +104,9 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
     for layer in static:
         _static_layer(editor, layer, pairs[layer.data], plan, scheme, forms)
     fused = False
+    fused_rows = False
     scaled_rows: products.ScaledRows = {}
+    quantizer = RowQuantizer(editor)
     for name, mode in plan.modes.items():
         layer = layers[name]
         if mode == "static":
@@ -107,6 +114,11 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         elif layer.kind == "recurrent":
             quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
             fused = True
+        elif mode in ("dynamic", "rowwise") and _in_one_pass(layer, mode, plan, layers, forms):
+            weight = _weight(layer, scheme, plan)
+            rows = quantizer.rows(layer.data, scaled=mode == "rowwise")
+            products.fused(editor, layer, weight, rows, _shift(layer, weight, plan))
+            fused = fused_rows = True
         elif mode == "rowwise":
             weight = _weight(layer, scheme, plan)
             products.rowwise(editor, layer, weight, scaled_rows, _shift(layer, weight, plan))
@@ -122,6 +134,17 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         quantize_table(editor, name)
     if fused:
         graph.opset_imports.setdefault("com.microsoft", 1)
+    if fused_rows:
+        graph.opset_imports.setdefault(ROWS_DOMAIN, 1)
+
+
+def _in_one_pass(layer: Layer, mode: Mode, plan: Plan, layers: Mapping[str, Layer], forms: Forms) -> bool:
+    """Whether QuantizeRows has anything to do that DynamicQuantizeMatMul has not: prepare rows, or serve several products."""
+    if not forms.fused_rows:
+        return False
+    data = layer.data
+    together = sum(other.data is data and plan.modes.get(name) == mode for name, other in layers.items())
+    return mode == "rowwise" or together > 1 or preparation_of(data).any
 
 
 def static_region(model: ir.Model, plan: Plan, forms: Forms) -> Region:

@@ -27,12 +27,6 @@ _WORTH_SCALING = 0.6
 _MORE_COLUMNS = (1 / 64, 1 / 32, 1 / 16)
 """What splitting may add, of an activation's columns."""
 
-_SPLIT_PASSES, _SMOOTHING_PASSES, _SCALING_PASSES, _PICKING = 100, 60, 77, 800
-"""Time of going over an activation's element, to split, to smooth or to scale, and of picking one out, in multiplications of an integer product.
-
-Measured on one VNNI core: 6.5 ps for each of these, 0.65 ns to copy and divide an element, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to
-pick it."""
-
 _BLOCKWISE, FLOAT = 1.2, 2.4
 """What a blockwise product, and a float one, takes more, in times of the integer product."""
 
@@ -44,6 +38,32 @@ _ROUNDED = 0.6
 """What adaptive rounding leaves of the noise of weights."""
 
 Matrix = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCosts:
+    """What preparing rows takes, in multiplications of an integer product (6.5 ps on one VNNI core, where all was measured).
+
+    Args:
+        split: For each value of rows with copies, smoothed or not.
+        smoothing: For each value of rows that are smoothed alone.
+        scaling: For each value of rows that are scaled.
+        rescaling: For each value that a product of scaled rows gives.
+        picking: For each copy.
+    """
+
+    split: float
+    smoothing: float
+    scaling: float
+    rescaling: float
+    picking: float
+
+
+SEPARATE_ROWS = RowCosts(split=100, smoothing=60, scaling=77, rescaling=77, picking=800)
+"""As the engine's operators: 0.65 ns to copy and divide a value, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to pick it out."""
+
+FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150)
+"""As edgebuild's own operator, which quantises too: what that takes more than quantising alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +101,12 @@ class Form:
 
 
 def possible_forms(
-    sampled: SampledRows, layers: Sequence[Layer], *, reduce_range: bool, modes: Collection[Mode]
+    sampled: SampledRows,
+    layers: Sequence[Layer],
+    *,
+    reduce_range: bool,
+    modes: Collection[Mode],
+    costs: RowCosts = SEPARATE_ROWS,
 ) -> list[Form]:
     """Every combination of a mode and split channels, each with the strength of smoothing that leaves least noise; first without splitting.
 
@@ -92,8 +117,9 @@ def possible_forms(
         layers: Products that read them.
         reduce_range: Whether weights have 7 bits.
         modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
+        costs: Of preparing rows.
     """
-    activation = _Activation(sampled, layers, reduce_range=reduce_range)
+    activation = _Activation(sampled, layers, reduce_range=reduce_range, costs=costs)
     depth = len(activation.weight)
     found = activation.best(np.ones(depth, np.int64), ALPHAS, modes)
     # With its outliers split an activation is smoothed about as strongly as without.
@@ -141,7 +167,15 @@ def balanced_forms(forms: Mapping[str, Sequence[Form]], work: Mapping[str, float
 class _Activation:
     """Rows and the weights that read them, and what each form would leave of noise."""
 
-    def __init__(self, sampled: SampledRows, layers: Sequence[Layer], *, reduce_range: bool) -> None:
+    def __init__(
+        self,
+        sampled: SampledRows,
+        layers: Sequence[Layer],
+        *,
+        reduce_range: bool,
+        costs: RowCosts = SEPARATE_ROWS,
+    ) -> None:
+        self.costs = costs
         self.rows, self.heard, self.reduce_range = sampled.rows, sampled.heard, reduce_range
         self.weight: Matrix = np.concatenate(
             [layer.weight_array().T if layer.transposed else layer.weight_array() for layer in layers], axis=1
@@ -172,11 +206,11 @@ class _Activation:
         work = 0.0
         if added:
             # The division of copies takes the smoothing in.
-            work += _SPLIT_PASSES * (depth + added) + (_PICKING + width) * added
+            work += self.costs.split * (depth + added) + (self.costs.picking + width) * added
         elif smoothed and not self.folds:
-            work += _SMOOTHING_PASSES * depth
+            work += self.costs.smoothing * depth
         if mode == "rowwise":
-            work += _SCALING_PASSES * (depth + added + width)
+            work += self.costs.scaling * (depth + added) + self.costs.rescaling * width
         if mode == "blockwise":
             work += _BLOCKWISE * depth * width
         return work

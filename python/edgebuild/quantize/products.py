@@ -11,6 +11,8 @@ import onnx_ir as ir
 
 from edgebuild.graph.values import remove_node
 from edgebuild.quantize.editor import GraphEditor
+from edgebuild.quantize.fused_rows import DOMAIN as ROWS_DOMAIN
+from edgebuild.quantize.fused_rows import QuantizedRows
 from edgebuild.quantize.layers import Layer
 from edgebuild.quantize.weights import QuantizedWeight
 
@@ -110,6 +112,41 @@ def rowwise(
         node.outputs[0].name = editor.fresh(f"{old.name}_{node.op_type}")
         node.outputs[0].type, node.outputs[0].shape = old.type, old.shape
     _take_place(layer, nodes)
+
+
+def fused(
+    editor: GraphEditor,
+    layer: Layer,
+    weight: QuantizedWeight,
+    rows: QuantizedRows,
+    shift: npt.NDArray[np.float32] | None = None,
+) -> None:
+    """Replaces a product by MatMulIntegerToFloat on rows that QuantizeRows gives, brought back by RescaleRows if they are scaled.
+
+    Args:
+        editor: Of the graph.
+        layer: A "matmul" layer.
+        weight: ``(K, N)``.
+        rows: Its activation.
+        shift: Added to the bias, ``(N,)``; None: nothing.
+    """
+    if rows.sizes is None:
+        static(editor, layer, rows.integers, rows.scale, rows.zero_point, weight, shift)
+        return
+    name, bias, old = layer.name, _bias_input(editor, layer, shift), layer.output
+    integers, scales, zeros = _weight_inputs(editor, layer, weight)
+    product = ir.node(
+        "MatMulIntegerToFloat",
+        [rows.integers, integers, rows.scale, scales, rows.zero_point, zeros],
+        domain=DOMAIN,
+        name=editor.fresh_node(f"{name}_MatMulIntegerToFloat"),
+    )
+    output = product.outputs[0]
+    output.name = editor.fresh(f"{old.name}_MatMulIntegerToFloat")
+    output.type, output.shape = old.type, old.shape
+    inputs = [output, rows.sizes, *([] if bias is None else [bias])]
+    rescale = ir.node("RescaleRows", inputs, domain=ROWS_DOMAIN, name=editor.fresh_node(f"{name}_RescaleRows"))
+    _take_place(layer, [product, rescale])
 
 
 def _scale_rows(editor: GraphEditor, layer: Layer, data: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -20,7 +20,16 @@ from edgebuild.quantize.heard import heard_rows
 from edgebuild.quantize.instrument import read_graph, write_exposed
 from edgebuild.quantize.layers import Layer
 from edgebuild.quantize.plan import Mode, Smoothing, Vectors
-from edgebuild.quantize.product_forms import Form, Matrix, SampledRows, balanced_forms, cheap_form, possible_forms
+from edgebuild.quantize.product_forms import (
+    SEPARATE_ROWS,
+    Form,
+    Matrix,
+    RowCosts,
+    SampledRows,
+    balanced_forms,
+    cheap_form,
+    possible_forms,
+)
 from edgebuild.quantize.running import OpenGraph
 
 _BATCHES = 8
@@ -94,6 +103,7 @@ def tune_products(
     *,
     reduce_range: bool,
     modes: Collection[Mode],
+    costs: RowCosts = SEPARATE_ROWS,
 ) -> Tuned:
     """Looks at every activation that products read.
 
@@ -105,6 +115,7 @@ def tune_products(
         cache: Where the graph with other outputs lies meanwhile.
         reduce_range: Whether weights have 7 bits.
         modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
+        costs: Of preparing rows.
 
     Returns:
         Its forms; an activation without rows has none.
@@ -113,7 +124,7 @@ def tune_products(
     forms: dict[str, list[Form]] = {}
     for name, layers in products.items():
         if rows[name].rows.size:
-            found = possible_forms(rows[name], layers, reduce_range=reduce_range, modes=modes)
+            found = possible_forms(rows[name], layers, reduce_range=reduce_range, modes=modes, costs=costs)
             # What several products read is heard as often.
             forms[name] = [replace(form, noise=form.noise * len(layers)) for form in found]
     return Tuned(

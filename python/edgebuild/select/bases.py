@@ -22,6 +22,7 @@ from edgebuild.quantize.layers import Layer, find_layers
 from edgebuild.quantize.observe import Observations
 from edgebuild.quantize.placements import Placement, placements
 from edgebuild.quantize.plan import Mode, Smoothing, Vectors
+from edgebuild.quantize.product_forms import FUSED_ROWS, SEPARATE_ROWS
 from edgebuild.quantize.running import OpenGraph
 from edgebuild.quantize.smooth import smoothable
 from edgebuild.quantize.tables import find_tables
@@ -156,6 +157,7 @@ class Bases:
                 at.cache,
                 reduce_range=self._scheme.reduce_range,
                 modes=self._forms.modes,
+                costs=FUSED_ROWS if self._forms.fused_rows else SEPARATE_ROWS,
             )
 
     @cached_property

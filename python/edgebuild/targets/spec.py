@@ -22,6 +22,8 @@ FUSED_OPERATORS = (
     "com.microsoft.MatMulIntegerToFloat",
     "com.microsoft.MatMulNBits",
     "com.microsoft.MultiHeadAttention",
+    "edgebuild.QuantizeRows",
+    "edgebuild.RescaleRows",
 )
 """Operators outside the ONNX standard that graph passes and quantisation can write, as domain and name."""
 

@@ -1,0 +1,213 @@
+#include "onnxruntime/operators/kernels.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <new>
+#include <string>
+#include <vector>
+
+#include "onnxruntime/operators/rows.hpp"
+#include "onnxruntime/ort.hpp"
+
+namespace edgebuild::onnxruntime {
+namespace {
+
+/// Values that one thread goes over at least: sharing out takes a few microseconds.
+constexpr std::size_t kLeastShare = std::size_t{1} << 14;
+constexpr std::size_t kMostShares = 64;
+
+/// An input as the kernel gets it; `data` is null where it is left out.
+template <typename T>
+struct Input {
+  const T* data = nullptr;
+  std::vector<std::int64_t> shape;
+  std::size_t count = 0;
+};
+
+template <typename T>
+OrtStatus* read(const OrtApi& api, const OrtKernelContext& context, std::size_t index, Input<T>* out) {
+  std::size_t given = 0;
+  EDGEBUILD_ORT_TRY(api.KernelContext_GetInputCount(&context, &given));
+  if (index >= given) return nullptr;
+  const OrtValue* value = nullptr;
+  EDGEBUILD_ORT_TRY(api.KernelContext_GetInput(&context, index, &value));
+  if (value == nullptr) return nullptr;
+  OrtTensorTypeAndShapeInfo* info = nullptr;
+  EDGEBUILD_ORT_TRY(api.GetTensorTypeAndShape(value, &info));
+  const Handle<OrtTensorTypeAndShapeInfo> owned(info, api.ReleaseTensorTypeAndShapeInfo);
+  std::size_t rank = 0;
+  EDGEBUILD_ORT_TRY(api.GetDimensionsCount(info, &rank));
+  out->shape.resize(rank);
+  EDGEBUILD_ORT_TRY(api.GetDimensions(info, out->shape.data(), rank));
+  EDGEBUILD_ORT_TRY(api.GetTensorShapeElementCount(info, &out->count));
+  static const T kNothing = {};
+  void* data = nullptr;
+  EDGEBUILD_ORT_TRY(api.GetTensorMutableData(const_cast<OrtValue*>(value), &data));  // This API's only way to them.
+  out->data = data != nullptr ? static_cast<const T*>(data) : &kNothing;  // A tensor without elements is one.
+  return nullptr;
+}
+
+template <typename T>
+OrtStatus* write(const OrtApi& api, OrtKernelContext& context, std::size_t index,
+                 const std::vector<std::int64_t>& shape, T** out) {
+  OrtValue* value = nullptr;
+  EDGEBUILD_ORT_TRY(api.KernelContext_GetOutput(&context, index, shape.data(), shape.size(), &value));
+  *out = nullptr;
+  if (value == nullptr) return nullptr;
+  void* data = nullptr;
+  EDGEBUILD_ORT_TRY(api.GetTensorMutableData(value, &data));
+  *out = static_cast<T*>(data);
+  return nullptr;
+}
+
+OrtStatus* refuse(const OrtApi& api, const char* name, const std::string& what) {
+  return api.CreateStatus(ORT_INVALID_ARGUMENT, (std::string(name) + ": " + what).c_str());
+}
+
+std::string counts(const char* what, std::size_t expected, std::size_t got) {
+  return std::string("expected ") + std::to_string(expected) + " " + what + ", got " + std::to_string(got);
+}
+
+/// Rows of a tensor shared out among the engine's threads.
+struct Shares {
+  std::size_t rows = 0;
+  std::size_t each = 1;
+  std::size_t count = 0;
+
+  Shares(std::size_t all_rows, std::size_t width) noexcept : rows(all_rows) {
+    const std::size_t least = std::max<std::size_t>(1, kLeastShare / std::max<std::size_t>(1, width));
+    each = std::max(least, (rows + kMostShares - 1) / kMostShares);
+    count = (rows + each - 1) / each;
+  }
+  [[nodiscard]] std::size_t begin(std::size_t share) const noexcept { return share * each; }
+  [[nodiscard]] std::size_t size(std::size_t share) const noexcept { return std::min(each, rows - share * each); }
+};
+
+/// Calls `work(share)` for every share, on the engine's threads.
+template <typename Work>
+OrtStatus* share_out(const OrtApi& api, const OrtKernelContext& context, std::size_t shares, const Work& work) {
+  if (shares == 1) work(0);
+  if (shares <= 1) return nullptr;
+  const auto call = [](void* data, std::size_t share) { (*static_cast<const Work*>(data))(share); };
+  return api.KernelContext_ParallelFor(&context, call, shares, 0, const_cast<Work*>(&work));
+}
+
+template <typename Body>
+OrtStatus* guarded(const OrtApi& api, const char* name, const Body& body) noexcept {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return api.CreateStatus(ORT_FAIL, (std::string(name) + ": out of memory").c_str());
+  }
+}
+
+}  // namespace
+
+OrtStatus* QuantizeRows::create(const OrtApi& api, const OrtKernelInfo& info, QuantizeRows** out) {
+  std::int64_t scale_rows = 0;
+  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "scale_rows", &scale_rows));
+  std::size_t outputs = 0;
+  EDGEBUILD_ORT_TRY(api.KernelInfo_GetOutputCount(&info, &outputs));
+  if (scale_rows != 0 && outputs < kOutputs.size()) return refuse(api, kName, "scaled rows need the output 'sizes'");
+  *out = new (std::nothrow) QuantizeRows(api, scale_rows != 0);
+  return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
+}
+
+OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
+  return guarded(api_, kName, [&]() -> OrtStatus* {
+    Input<float> rows, factors, shifts;
+    Input<std::int64_t> columns;
+    EDGEBUILD_ORT_TRY(read(api_, context, 0, &rows));
+    EDGEBUILD_ORT_TRY(read(api_, context, 1, &factors));
+    EDGEBUILD_ORT_TRY(read(api_, context, 2, &columns));
+    EDGEBUILD_ORT_TRY(read(api_, context, 3, &shifts));
+    if (rows.data == nullptr || rows.shape.empty()) return refuse(api_, kName, "expected rows, got a scalar");
+
+    RowPreparation preparation;
+    preparation.depth = static_cast<std::size_t>(rows.shape.back());
+    preparation.copies = columns.count;
+    preparation.factors = factors.data;
+    preparation.columns = columns.data;
+    preparation.shifts = shifts.data;
+    preparation.scale_rows = scale_rows_;
+    const std::size_t width = preparation.width();
+    if (factors.data != nullptr && factors.count != width) {
+      return refuse(api_, kName, counts("factors", width, factors.count));
+    }
+    if (shifts.data != nullptr && shifts.count != columns.count) {
+      return refuse(api_, kName, counts("shifts", columns.count, shifts.count));
+    }
+    for (std::size_t i = 0; i < columns.count; ++i) {
+      if (columns.data[i] < 0 || columns.data[i] >= rows.shape.back()) {
+        return refuse(api_, kName,
+                      "column " + std::to_string(columns.data[i]) + " of rows of " + std::to_string(preparation.depth) +
+                          " values");
+      }
+    }
+
+    std::vector<std::int64_t> shape = rows.shape;
+    shape.back() = static_cast<std::int64_t>(width);
+    std::uint8_t* integers = nullptr;
+    float* scale = nullptr;
+    std::uint8_t* zero_point = nullptr;
+    float* sizes = nullptr;
+    EDGEBUILD_ORT_TRY(write(api_, context, 0, shape, &integers));
+    EDGEBUILD_ORT_TRY(write(api_, context, 1, {}, &scale));
+    EDGEBUILD_ORT_TRY(write(api_, context, 2, {}, &zero_point));
+    if (scale_rows_) {
+      shape.back() = 1;
+      EDGEBUILD_ORT_TRY(write(api_, context, 3, shape, &sizes));
+    }
+
+    const std::size_t count = preparation.depth == 0 ? 0 : rows.count / preparation.depth;
+    const Shares shares(count, width);
+    const bool prepared = factors.data != nullptr || columns.count > 0;
+    std::vector<Extent> extents(shares.count);
+    std::vector<float> scratch(prepared ? shares.count * width : 0);
+    EDGEBUILD_ORT_TRY(share_out(api_, context, shares.count, [&](std::size_t share) {
+      const std::size_t begin = shares.begin(share);
+      extents[share] = measure_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
+                                    sizes == nullptr ? nullptr : sizes + begin, scratch.data() + share * width);
+    }));
+    Extent extent;
+    for (const Extent& part : extents) extent.include(part);
+    const Quantization quantization = quantization_of(extent);
+    *scale = quantization.scale;
+    *zero_point = quantization.zero_point;
+    return share_out(api_, context, shares.count, [&](std::size_t share) {
+      const std::size_t begin = shares.begin(share);
+      quantize_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
+                    sizes == nullptr ? nullptr : sizes + begin, quantization, scratch.data() + share * width,
+                    integers + begin * width);
+    });
+  });
+}
+
+OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& /*info*/, RescaleRows** out) {
+  *out = new (std::nothrow) RescaleRows(api);
+  return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
+}
+
+OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
+  return guarded(api_, kName, [&]() -> OrtStatus* {
+    Input<float> rows, sizes, bias;
+    EDGEBUILD_ORT_TRY(read(api_, context, 0, &rows));
+    EDGEBUILD_ORT_TRY(read(api_, context, 1, &sizes));
+    EDGEBUILD_ORT_TRY(read(api_, context, 2, &bias));
+    if (rows.data == nullptr || rows.shape.empty()) return refuse(api_, kName, "expected rows, got a scalar");
+    const auto width = static_cast<std::size_t>(rows.shape.back());
+    const std::size_t count = width == 0 ? 0 : rows.count / width;
+    if (sizes.count < count) return refuse(api_, kName, counts("sizes", count, sizes.count));
+    if (bias.data != nullptr && bias.count != width) return refuse(api_, kName, counts("biases", width, bias.count));
+    float* out = nullptr;
+    EDGEBUILD_ORT_TRY(write(api_, context, 0, rows.shape, &out));
+    const Shares shares(count, width);
+    return share_out(api_, context, shares.count, [&](std::size_t share) {
+      const std::size_t begin = shares.begin(share);
+      rescale_rows(rows.data + begin * width, shares.size(share), width, sizes.data + begin, bias.data,
+                   out + begin * width);
+    });
+  });
+}
+
+}  // namespace edgebuild::onnxruntime

@@ -1,0 +1,166 @@
+"""Activations made ready for integer products by edgebuild's own operators, which its runner brings (cpp/backends/onnxruntime/operators).
+
+QuantizeRows does in one pass what smoothing, splitting and scaling rows write as Gather, Concat, Mul, Abs, ReduceMax and Div, and
+quantises too; RescaleRows brings scaled rows back and adds the bias. Measured on one VNNI core for 128 rows of 1,536 values
+with 96 copies, scaled: 80 µs instead of 430, next to a product of 390.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from edgebuild.graph.values import constant_array, int_attribute, is_op
+from edgebuild.quantize.editor import GraphEditor
+
+DOMAIN = "edgebuild"
+OPERATORS = (f"{DOMAIN}.QuantizeRows", f"{DOMAIN}.RescaleRows")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class QuantizedRows:
+    """Rows as integers.
+
+    Args:
+        integers: uint8, ``(…, K)``.
+        scale: Of all of them.
+        zero_point: Of all of them.
+        sizes: What each row was divided by, ``(…, 1)``; None: nothing.
+    """
+
+    integers: ir.Value
+    scale: ir.Value
+    zero_point: ir.Value
+    sizes: ir.Value | None
+
+
+class RowQuantizer:
+    """Writes QuantizeRows, once for all products that read an activation in the same way."""
+
+    def __init__(self, editor: GraphEditor) -> None:
+        self._editor = editor
+        self._done: dict[tuple[ir.Value, bool], QuantizedRows] = {}
+
+    def rows(self, data: ir.Value, *, scaled: bool) -> QuantizedRows:
+        """The rows of an activation, with what prepares them taken in.
+
+        Args:
+            data: float32, one axis at least.
+            scaled: Whether each row is divided by its largest magnitude.
+        """
+        if (data, scaled) not in self._done:
+            self._done[data, scaled] = self._write(data, scaled=scaled)
+        return self._done[data, scaled]
+
+    def _write(self, data: ir.Value, *, scaled: bool) -> QuantizedRows:
+        found = preparation_of(data)
+        name, shape = data.name or "rows", data.shape
+        node = ir.node(
+            "QuantizeRows",
+            [found.source, found.factors, found.columns, found.shifts],
+            {"scale_rows": int(scaled)},
+            domain=DOMAIN,
+            num_outputs=4 if scaled else 3,
+            name=self._editor.fresh_node(f"{name}_QuantizeRows"),
+        )
+        kinds = (ir.DataType.UINT8, ir.DataType.FLOAT, ir.DataType.UINT8, ir.DataType.FLOAT)
+        words = ("quantized", "scale", "zero_point", "sizes")
+        for value, word, kind in zip(node.outputs, words, kinds, strict=False):
+            value.name, value.type = self._editor.fresh(f"{name}_{word}"), ir.TensorType(kind)
+        node.outputs[0].shape = shape
+        node.outputs[1].shape = node.outputs[2].shape = ir.Shape(())
+        self._editor.insert_behind(found.source, [node])
+        return QuantizedRows(
+            integers=node.outputs[0],
+            scale=node.outputs[1],
+            zero_point=node.outputs[2],
+            sizes=node.outputs[3] if scaled else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Preparation:
+    """What is done to an activation before it is quantised, see ``cpp/backends/onnxruntime/operators/rows.hpp``.
+
+    Args:
+        source: The activation, ``(…, K)``.
+        factors: A constant, ``(K + E,)``; None: nothing is multiplied.
+        columns: Copies of these are put behind, a constant, ``(E,)``; None: none.
+        shifts: Added to them, a constant, ``(E,)``; None: nothing.
+    """
+
+    source: ir.Value
+    factors: ir.Value | None = None
+    columns: ir.Value | None = None
+    shifts: ir.Value | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is."""
+        return self.factors is not None
+
+
+def preparation_of(data: ir.Value) -> Preparation:
+    """What makes an activation, if it is a multiplication by a constant for each channel, with copies of channels behind or not."""
+    node = data.producer()
+    if node is None or not is_op(node, "Mul"):
+        return Preparation(source=data)
+    source, factors = node.inputs
+    array = constant_array(factors)
+    if source is None or array is None or array.dtype != np.float32 or array.ndim != 1:
+        return Preparation(source=data)
+    if (split := _split(source, factors, array)) is not None:
+        return split
+    # A product may also be broadcast, rows of one value widened: that is no factor for each channel.
+    return Preparation(source=source, factors=factors) if _depth(source) == len(array) else Preparation(source=data)
+
+
+def _split(source: ir.Value, factors: ir.Value | None, array: npt.NDArray[Any]) -> Preparation | None:
+    """The same where copies of channels were put behind first."""
+    concat = source.producer()
+    if concat is None or not is_op(concat, "Concat") or len(concat.inputs) != 2:
+        return None
+    first, behind = concat.inputs
+    gather, shifts = _shifted(behind)
+    if first is None or gather is None or not is_op(gather, "Gather") or gather.inputs[0] is not first:
+        return None
+    columns = gather.inputs[1]
+    indices: npt.NDArray[Any] | None = constant_array(columns)
+    if indices is None or indices.ndim != 1 or indices.dtype != np.int64:
+        return None
+    depth = len(array) - len(indices)
+    added = None if shifts is None else constant_array(shifts)
+    fits = _depth(first) == depth and bool(((indices >= 0) & (indices < depth)).all())
+    if (
+        not fits
+        or not _last(concat, first)
+        or not _last(gather, first)
+        or (added is not None and len(added) != len(indices))
+    ):
+        return None
+    return Preparation(source=first, factors=factors, columns=columns, shifts=shifts)
+
+
+def _depth(rows: ir.Value) -> object:
+    """Values of a row; None: not known."""
+    return rows.shape[-1] if rows.shape is not None and len(rows.shape) > 0 else None
+
+
+def _shifted(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | None]:
+    """The node in front of an addition of a constant for each channel, and the constant; or the node and None."""
+    node = None if value is None else value.producer()
+    if node is None or not is_op(node, "Add"):
+        return node, None
+    first, shifts = node.inputs
+    array = constant_array(shifts)
+    if first is None or array is None or array.dtype != np.float32 or array.ndim != 1:
+        return None, None
+    return first.producer(), shifts
+
+
+def _last(node: ir.Node, rows: ir.Value) -> bool:
+    """Whether a node works along the last axis."""
+    axis = int_attribute(node, "axis", 0)
+    return axis == -1 or (rows.shape is not None and axis == len(rows.shape) - 1)
