@@ -132,7 +132,8 @@ def _split(source: ir.Value, factors: ir.Value | None, array: npt.NDArray[Any]) 
         return None
     depth = len(array) - len(indices)
     added = None if shifts is None else constant_array(shifts)
-    fits = _depth(first) == depth and bool(((indices >= 0) & (indices < depth)).all())
+    # There is one factor for each column and copy: nothing else fits together but rows of one value.
+    fits = depth > 0 and len(indices) > 0 and bool(((indices >= 0) & (indices < depth)).all())
     if (
         not fits
         or not _last(concat, first)
