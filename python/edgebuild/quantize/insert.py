@@ -116,7 +116,9 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
             fused = True
         elif mode in ("dynamic", "rowwise") and _in_one_pass(layer, mode, plan, layers, forms):
             weight = _weight(layer, scheme, plan)
-            rows = quantizer.rows(layer.data, scaled=mode == "rowwise")
+            data = layer.nodes[0].inputs[0]  # as it is now: what gave it may have been replaced
+            assert data is not None
+            rows = quantizer.rows(data, scaled=mode == "rowwise")
             products.fused(editor, layer, weight, rows, _shift(layer, weight, plan))
             fused = fused_rows = True
         elif mode == "rowwise":
@@ -142,9 +144,9 @@ def _in_one_pass(layer: Layer, mode: Mode, plan: Plan, layers: Mapping[str, Laye
     """Whether QuantizeRows has anything to do that DynamicQuantizeMatMul has not: prepare rows, or serve several products."""
     if not forms.fused_rows:
         return False
-    data = layer.data
-    together = sum(other.data is data and plan.modes.get(name) == mode for name, other in layers.items())
-    return mode == "rowwise" or together > 1 or preparation_of(data).any
+    together = sum(other.data is layer.data and plan.modes.get(name) == mode for name, other in layers.items())
+    data = layer.nodes[0].inputs[0]
+    return mode == "rowwise" or together > 1 or (data is not None and preparation_of(data).any)
 
 
 def static_region(model: ir.Model, plan: Plan, forms: Forms) -> Region:

@@ -9,6 +9,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 
+from edgebuild.backends.operators import register_operators
 from edgebuild.graph.framework import checked_passes
 from edgebuild.graph.invariants import GraphInterface, check_graph
 from edgebuild.graph.passes.dead_code import DeadCodeElimination
@@ -88,6 +89,7 @@ def session(proto: onnx.ModelProto, *, optimised: Path | None = None, level: str
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if level == "all" else levels.ORT_DISABLE_ALL
     if optimised is not None:
         options.optimized_model_filepath = str(optimised)
+    register_operators(options)
     return onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 

@@ -1,0 +1,228 @@
+// Rows made ready for integer products, against the same in double precision.
+
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <initializer_list>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "onnxruntime/operators/rows.hpp"
+
+namespace {
+
+using namespace edgebuild::onnxruntime;  // NOLINT
+
+constexpr float kInfinity = std::numeric_limits<float>::infinity();
+constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+
+std::vector<std::size_t> sizes_of(std::initializer_list<std::size_t> sizes) { return sizes; }
+
+struct Result {
+  Extent extent;
+  Quantization quantization;
+  std::vector<float> sizes;
+  std::vector<std::uint8_t> integers;
+};
+
+Result quantized(const RowPreparation& preparation, const std::vector<float>& rows, std::size_t count) {
+  Result result;
+  result.sizes.resize(count);
+  result.integers.resize(count * preparation.width());
+  std::vector<float> scratch(preparation.width());
+  float* const sizes = preparation.scale_rows ? result.sizes.data() : nullptr;
+  result.extent = measure_rows(preparation, rows.data(), count, sizes, scratch.data());
+  result.quantization = quantization_of(result.extent);
+  quantize_rows(preparation, rows.data(), count, sizes, result.quantization, scratch.data(), result.integers.data());
+  return result;
+}
+
+Result plain(const std::vector<float>& rows) {
+  RowPreparation preparation;
+  preparation.depth = rows.size();
+  return quantized(preparation, rows, 1);
+}
+
+std::vector<double> prepared(const RowPreparation& preparation, const float* row) {
+  std::vector<double> values;
+  for (std::size_t j = 0; j < preparation.width(); ++j) {
+    const bool copy = j >= preparation.depth;
+    double value = row[copy ? static_cast<std::size_t>(preparation.columns[j - preparation.depth]) : j];
+    if (copy && preparation.shifts != nullptr) value += preparation.shifts[j - preparation.depth];
+    values.push_back(preparation.factors != nullptr ? value * preparation.factors[j] : value);
+  }
+  return values;
+}
+
+void check_against_reference(const RowPreparation& preparation, const std::vector<float>& rows, std::size_t count) {
+  const Result result = quantized(preparation, rows, count);
+  double low = 0, high = 0;
+  std::vector<double> values;
+  for (std::size_t r = 0; r < count; ++r) {
+    std::vector<double> own = prepared(preparation, rows.data() + r * preparation.depth);
+    if (preparation.scale_rows) {
+      double size = std::numeric_limits<float>::min();
+      for (const double value : own) size = std::max(size, std::abs(value));
+      CHECK(std::abs(result.sizes[r] - size) <= size * 1e-6);
+      for (double& value : own) value /= size;
+    }
+    for (const double value : own) {
+      low = std::min(low, value);
+      high = std::max(high, value);
+    }
+    values.insert(values.end(), own.begin(), own.end());
+  }
+  CHECK(std::abs(result.extent.low - low) <= (high - low) * 1e-6);
+  CHECK(std::abs(result.extent.high - high) <= (high - low) * 1e-6);
+  if (high == low) {
+    CHECK(result.quantization.scale == 1.0f);
+    CHECK(result.quantization.zero_point == 0);
+    return;
+  }
+  const double scale = (high - low) / 255;
+  const double zero_point = result.quantization.zero_point;
+  CHECK(std::abs(result.quantization.scale - scale) <= scale * 1e-6);
+  CHECK(std::abs(zero_point + low / scale) <= 0.501);
+  std::size_t wrong = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const double exact = std::clamp(values[i] / scale + zero_point, 0.0, 255.0);
+    if (std::abs(result.integers[i] - exact) > 0.501) ++wrong;
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("rows are quantised as in double precision, whatever prepares them") {
+  std::mt19937 random(20);
+  std::normal_distribution<float> normal;
+  for (const std::size_t depth : sizes_of({1, 7, 8, 31, 32, 33, 390, 1632})) {
+    for (const std::size_t count : sizes_of({0, 1, 5})) {
+      for (int form = 0; form < 16; ++form) {
+        CAPTURE(depth);
+        CAPTURE(count);
+        CAPTURE(form);
+        RowPreparation preparation;
+        preparation.depth = depth;
+        preparation.copies = (form & 1) != 0 ? depth / 3 + 1 : 0;
+        preparation.scale_rows = (form & 8) != 0;
+        std::vector<float> rows(depth * count), factors(preparation.width()), shifts(preparation.copies);
+        std::vector<std::int64_t> columns(preparation.copies);
+        for (float& value : rows) value = normal(random);
+        for (float& value : factors) value = std::exp(normal(random));
+        for (float& value : shifts) value = normal(random) / 8;
+        for (std::int64_t& column : columns) column = static_cast<std::int64_t>(random() % depth);
+        preparation.columns = columns.data();
+        if ((form & 2) != 0) preparation.factors = factors.data();
+        if ((form & 4) != 0) preparation.shifts = shifts.data();
+        for (std::size_t r = 0; r < count; ++r) {  // from 1e-4 to 1e4, and one of zeros
+          const float size = r == 1 ? 0.0f : std::pow(10.0f, 2.0f * static_cast<float>(r) - 4.0f);
+          for (std::size_t j = 0; j < depth; ++j) rows[r * depth + j] *= size;
+        }
+        check_against_reference(preparation, rows, count);
+      }
+    }
+  }
+}
+
+TEST_CASE("rows of tiny and of huge values keep their resolution where they are scaled") {
+  for (const float size : {1e-38f, 1e-20f, 1e20f, 3e38f}) {
+    CAPTURE(size);
+    RowPreparation preparation;
+    preparation.depth = 33;
+    preparation.scale_rows = true;
+    std::vector<float> rows(66);
+    for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = size * (static_cast<float>(static_cast<int>(i) - 33) / 33);
+    if (size >= 1e-37f) check_against_reference(preparation, rows, 2);
+    const Result result = quantized(preparation, rows, 2);
+    CHECK(result.sizes[0] > 0);
+    CHECK(result.integers[33] == result.quantization.zero_point);  // a zero stays one
+    CHECK(result.integers[0] == 0);
+  }
+}
+
+TEST_CASE("the zero point is at an end where all values have one sign") {
+  for (const std::size_t depth : sizes_of({1, 8, 33})) {
+    std::vector<float> rows(depth, 2.0f);
+    Result result = plain(rows);
+    CHECK(result.quantization.zero_point == 0);
+    CHECK(result.integers == std::vector<std::uint8_t>(depth, 255));
+    for (float& value : rows) value = -2.0f;
+    result = plain(rows);
+    CHECK(result.quantization.zero_point == 255);
+    CHECK(result.integers == std::vector<std::uint8_t>(depth, 0));
+  }
+}
+
+TEST_CASE("ties go to the even integer, in blocks and behind them") {
+  RowPreparation preparation;
+  preparation.depth = 37;
+  std::vector<float> rows(37);
+  for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = static_cast<float>(i) + 0.5f;
+  std::vector<std::uint8_t> integers(37);
+  quantize_rows(preparation, rows.data(), 1, nullptr, {1.0f, 0}, nullptr, integers.data());
+  for (std::size_t i = 0; i < rows.size(); ++i) CHECK(integers[i] == (i % 2 == 0 ? i : i + 1));
+}
+
+TEST_CASE("values that are not finite give defined integers and leave the others' range") {
+  for (const bool scaled : {false, true}) {
+    for (const std::size_t at : {std::size_t{3}, std::size_t{34}}) {  // in a block of vectors, and behind
+      for (const float odd : {kNan, kInfinity, -kInfinity}) {
+        CAPTURE(odd);
+        std::vector<float> rows(35, 1.0f);
+        rows[at] = odd;
+        RowPreparation preparation;
+        preparation.depth = rows.size();
+        preparation.scale_rows = scaled;
+        const Result result = quantized(preparation, rows, 1);
+        CHECK(std::isfinite(result.quantization.scale));
+        CHECK(result.quantization.scale > 0);
+        if (std::isnan(odd)) {
+          CHECK(result.extent.high == 1.0f);
+          CHECK(result.integers[at] == 0);
+          CHECK(result.integers[0] == 255);
+        } else {
+          CHECK(quantized(preparation, rows, 1).integers == result.integers);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a range of nothing, or of more than a float holds, has a scale of 1") {
+  for (const Extent extent :
+       {Extent{0, 0}, Extent{0, 1e-38f}, Extent{-3e38f, 3e38f}, Extent{0, kInfinity}, Extent{-kInfinity, 0}}) {
+    const Quantization quantization = quantization_of(extent);
+    CHECK(quantization.scale == 1.0f);
+    CHECK(quantization.zero_point == 0);
+  }
+  CHECK(quantization_of({-1, 0}).zero_point == 255);
+  CHECK(quantization_of({0, 1}).zero_point == 0);
+  CHECK(quantization_of({-1, 3}).zero_point == 64);
+  CHECK(quantization_of({0, 3e38f}).scale == doctest::Approx(3e38 / 255));
+}
+
+TEST_CASE("rows come back to scale, with a bias and without") {
+  std::mt19937 random(21);
+  std::normal_distribution<float> normal;
+  for (const std::size_t width : sizes_of({0, 1, 7, 8, 33, 390})) {
+    for (const std::size_t count : sizes_of({0, 1, 5})) {
+      std::vector<float> rows(width * count), sizes(count), bias(width), out(width * count, kNan);
+      for (std::vector<float>* const of : {&rows, &sizes, &bias}) {
+        for (float& value : *of) value = normal(random);
+      }
+      for (const bool with_bias : {false, true}) {
+        rescale_rows(rows.data(), count, width, sizes.data(), with_bias ? bias.data() : nullptr, out.data());
+        std::size_t wrong = 0;
+        for (std::size_t i = 0; i < out.size(); ++i) {
+          const double exact = static_cast<double>(rows[i]) * sizes[i / width] + (with_bias ? bias[i % width] : 0.0f);
+          if (!(std::abs(out[i] - exact) <= 1e-6 * (1 + std::abs(exact)))) ++wrong;
+        }
+        CHECK(wrong == 0);
+      }
+    }
+  }
+}
+
+}  // namespace

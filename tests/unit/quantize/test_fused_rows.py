@@ -1,0 +1,224 @@
+"""edgebuild's own operators in ONNX Runtime against numpy, and where the graph takes them."""
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import quantize_tools as tools
+from quantize_tools import build, data, quantised, run, vector, weight
+
+from edgebuild.quantize.copies import Split
+from edgebuild.quantize.fused_rows import preparation_of
+from edgebuild.quantize.insert import Forms
+from edgebuild.quantize.layers import find_layers
+from edgebuild.quantize.plan import Mode, Plan
+from edgebuild.quantize.smooth import smooth
+
+Array = np.ndarray[Any, Any]
+ROWS = Forms(fused_products=True, fused_rows=True)
+SEPARATE = Forms(fused_products=True)
+
+
+def quantize_rows(
+    x: Array, factors: Array | None = None, columns: Array | None = None, shifts: Array | None = None, *, scaled: bool
+) -> tuple[Array, ...]:
+    """The operator alone, in the engine."""
+    given = {"factors": factors, "columns": columns, "shifts": shifts}
+    make, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    outputs = [("y", kinds.UINT8, x.ndim), ("scale", kinds.FLOAT, 0), ("zero", kinds.UINT8, 0)]
+    outputs += [("sizes", kinds.FLOAT, x.ndim)] if scaled else []
+    node = onnx.helper.make_node(
+        "QuantizeRows",
+        ["x", *(name if array is not None else "" for name, array in given.items())],
+        [name for name, *_ in outputs],
+        domain="edgebuild",
+        scale_rows=int(scaled),
+    )
+    graph = onnx.helper.make_graph(
+        [node],
+        "g",
+        [make("x", kinds.FLOAT, [None] * x.ndim)],
+        [make(name, kind, [None] * rank) for name, kind, rank in outputs],
+        [onnx.numpy_helper.from_array(array, name) for name, array in given.items() if array is not None],
+    )
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("edgebuild", 1)]
+    proto = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    return tuple(run(proto, {"x": x}).values())
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("shape", [(1,), (33,), (5, 7), (2, 3, 40), (0, 9), (300, 129), (2, 0, 3, 8)])
+@pytest.mark.parametrize("parts", ["", "f", "fc", "fcs", "c", "empty"])
+def test_rows_are_quantised_as_in_numpy(shape: tuple[int, ...], scaled: bool, parts: str) -> None:
+    random = np.random.default_rng([len(parts), *shape])
+    x = (random.standard_normal(shape) * np.exp(random.standard_normal((*shape[:-1], 1)) * 3)).astype(np.float32)
+    if x.ndim > 1 and len(x) > 2:
+        x[1] = 0
+    columns = random.integers(0, shape[-1], 0 if parts == "empty" else 3) if "c" in parts or parts == "empty" else None
+    extra = 0 if columns is None else len(columns)
+    factors = np.exp(random.standard_normal(shape[-1] + extra)).astype(np.float32) if "f" in parts else None
+    shifts = random.standard_normal(extra).astype(np.float32) if "s" in parts else None
+    y, scale, zero, *sizes = quantize_rows(x, factors, columns, shifts, scaled=scaled)
+
+    want = x.astype(np.float64)
+    if columns is not None:
+        want = np.concatenate([want, want[..., columns] + (0 if shifts is None else shifts)], axis=-1)
+    want = want if factors is None else want * factors
+    if scaled:
+        largest = np.maximum(np.max(np.abs(want), axis=-1, keepdims=True), np.finfo(np.float32).tiny)
+        np.testing.assert_allclose(sizes[0], largest, rtol=1e-6)
+        want = want / largest
+    low, high = min(want.min(initial=0), 0), max(want.max(initial=0), 0)
+    step = (high - low) / 255 if high > low else 1
+    np.testing.assert_allclose(scale, step, rtol=1e-5)
+    assert y.shape == want.shape
+    assert abs(float(zero) + low / step) <= 0.501
+    assert np.all(np.abs(y - np.clip(want / step + float(zero), 0, 255)) <= 0.502)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"columns": np.array([8])}, "column 8 of rows of 8 values"),
+        ({"columns": np.array([-1])}, "column -1 of rows of 8 values"),
+        ({"factors": np.ones(7, np.float32)}, "expected 8 factors, got 7"),
+        ({"factors": np.ones(8, np.float32), "columns": np.array([1])}, "expected 9 factors, got 8"),
+        ({"columns": np.array([1]), "shifts": np.ones(2, np.float32)}, "expected 1 shifts, got 2"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_the_reason(more: dict[str, Array], said: str) -> None:
+    with pytest.raises(Exception, match=f"QuantizeRows: {said}"):
+        quantize_rows(data(3, 8), **more, scaled=False)
+
+
+def shared(k: int, *, transposed: bool = False, bias: bool = False) -> ir.Model:
+    """Q, K and V: three products that read one activation, made by the graph."""
+    weights = {name: weight(k, 24, seed=i) for i, name in enumerate("qkv")}
+    weights = {name: np.ascontiguousarray(w.T) if transposed else w for name, w in weights.items()}
+    weights |= {f"b{name}": vector(24, seed=i) for i, name in enumerate("qkv")} if bias else {}
+    gemm = "Gemm <transB = 1>" if transposed else "MatMul"
+    dims = "N" if transposed else "B,S"
+    text = "x = Sigmoid(r) "
+    for name in "qkv":
+        if bias and transposed:
+            text += f"o{name} = {gemm} (x, {name}, b{name}) "
+        elif bias:
+            text += f"m{name} = {gemm} (x, {name}) o{name} = Add(m{name}, b{name}) "
+        else:
+            text += f"o{name} = {gemm} (x, {name}) "
+    outputs = ", ".join(f"float[{dims},24] o{name}" for name in "qkv")
+    return build(f"g (float[{dims},{k}] r) => ({outputs}) {{ {text} }}", weights)
+
+
+def prepare(model: ir.Model, k: int, *, split: bool) -> None:
+    largest = np.exp(np.random.default_rng(k).standard_normal(k) * 0.5)
+    splits = {"x": Split(channels=(1, k - 1), copies=(5, 3), steps=(0.01, 0.02))} if split else {}
+    assert smooth(model, {"x": largest}, splits=splits) == 1
+
+
+@pytest.mark.parametrize("k", [24, 45])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("prepared", ["plain", "smoothed", "split"])
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise"])
+def test_products_of_one_activation_share_one_pass_and_keep_their_numbers(
+    mode: Mode, prepared: str, transposed: bool, bias: bool, k: int
+) -> None:
+    model = shared(k, transposed=transposed, bias=bias)
+    if prepared != "plain":
+        prepare(model, k, split=prepared == "split")
+    plan = Plan(modes={layer.name: mode for layer in find_layers(model.graph)})
+    one, several = quantised(model, plan, forms=ROWS), quantised(model, plan, forms=SEPARATE)
+    found = tools.operators(one)
+    assert found.count("QuantizeRows") == 1
+    assert found.count("RescaleRows") == (3 if mode == "rowwise" else 0)
+    assert found.count("MatMulIntegerToFloat") == 3
+    assert {"Mul", "Gather", "Concat", "DynamicQuantizeMatMul", "ReduceMax", "Div"}.isdisjoint(found)
+    x = data(6, k) if transposed else data(2, 3, k)
+    for level in ("none", "all"):
+        got, want = run(one, {"r": x}, level=level), run(several, {"r": x}, level=level)
+        for name, array in want.items():
+            # An integer may fall on the other side of a tie.
+            assert tools.sqnr(array, got[name]) > 50
+        exact = run(tools.proto_of(model), {"r": x})
+        for name, array in exact.items():
+            assert tools.sqnr(array, got[name]) > 28
+
+
+def test_a_lone_plain_dynamic_product_stays_the_engines() -> None:
+    model = build("g (float[N,24] x) => (float[N,20] y) { y = MatMul(x, w) }", {"w": weight(24, 20)})
+    plan = Plan(modes={layer.name: "dynamic" for layer in find_layers(model.graph)})
+    assert tools.operators(quantised(model, plan, forms=ROWS)) == ["DynamicQuantizeMatMul"]
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise"])
+@pytest.mark.parametrize("backwards", [False, True])
+def test_products_in_a_row_read_each_other(mode: Mode, backwards: bool) -> None:
+    """What a product reads may have been replaced before it."""
+    model = build(
+        "g (float[N,24] x) => (float[N,20] y, float[N,20] z) { a = MatMul(x, w1) y = MatMul(a, w2) z = MatMul(a, w3) }",
+        {"w1": weight(24, 32), "w2": weight(32, 20, seed=2), "w3": weight(32, 20, seed=3)},
+    )
+    names = [layer.name for layer in find_layers(model.graph)]
+    proto = quantised(model, Plan(modes=dict.fromkeys(names[::-1] if backwards else names, mode)), forms=ROWS)
+    feeds = {"x": data(6, 24)}
+    got = run(proto, feeds, level="all")
+    for name, want in run(tools.proto_of(model), feeds).items():
+        assert tools.sqnr(want, got[name]) > 28
+
+
+NEAR_MISSES = {
+    "a scalar": ("x = Mul(r, s)", {"s": np.array(2, np.float32)}),
+    "a factor for each row": ("x = Mul(r, s)", {"s": vector(6).reshape(6, 1)}),
+    "rows of one value widened": ("p = ReduceMax <axes = [-1]> (r) x = Mul(p, s)", {"s": vector(24)}),
+    "the constant in front": ("x = Mul(s, r)", {"s": vector(24)}),
+    "another axis": ("g = Gather <axis = 0> (h, i) c = Concat <axis = 0> (h, g) x = Mul(c, s)", {"s": vector(24)}),
+    "copies of another": ("t = Neg(h) g = Gather <axis = 1> (t, i) c = Concat <axis = 1> (h, g) x = Mul(c, s)", {}),
+    "shifts that vary": ("g = Gather <axis = 1> (h, i) a = Add(g, v) c = Concat <axis = 1> (h, a) x = Mul(c, s)", {}),
+}
+
+
+@pytest.mark.parametrize("form", NEAR_MISSES)
+def test_what_only_looks_like_a_preparation_keeps_its_numbers(form: str) -> None:
+    text, given = NEAR_MISSES[form]
+    rows = 3 if form == "another axis" else 6
+    constants = {"s": vector(24), "i": np.array([0, 2, 1], np.int64), "w": weight(24, 20)} | given
+    source = f"h = Slice(r, b, e, o) {text}" if "h" in text else text
+    depth = 21 if "axis = 1" in text else 24
+    bounds = {"b": [0, 0], "e": [rows, depth], "o": [0, 1]}
+    constants |= {name: np.array(value, np.int64) for name, value in bounds.items()}
+    source = source.replace("Add(g, v)", "Add(g, v0)").replace(
+        "g = Gather <axis = 1> (h", "v0 = Sqrt(q) g = Gather <axis = 1> (h"
+    )
+    used = {name: array for name, array in constants.items() if f" {name}" in source or f"({name}," in source}
+    model = build(
+        f"g (float[6,24] r, float[3] q) => (float[6,20] y) {{ {source} y = MatMul(x, w) }}",
+        used | {"w": weight(24, 20)},
+    )
+    (layer,) = find_layers(model.graph)
+    found = preparation_of(layer.data)
+    assert found.columns is None
+    if found.any:
+        assert found.source.name == "c"
+    feeds = {"r": data(6, 24), "q": np.abs(data(3, seed=4))}
+    proto = quantised(model, Plan(modes={layer.name: "rowwise"}), forms=ROWS)
+    (want,), (got,) = run(tools.proto_of(model), feeds).values(), run(proto, feeds, level="all").values()
+    assert tools.sqnr(want, got) > 28
+
+
+def test_others_still_read_what_is_taken_into_the_pass() -> None:
+    model = build(
+        "g (float[N,24] r) => (float[N,20] y, float[N,24] x, float[N,24] z) { x = Mul(r, s) y = MatMul(x, w) z = Exp(x) }",
+        {"s": vector(24), "w": weight(24, 20)},
+    )
+    (layer,) = find_layers(model.graph)
+    found = preparation_of(layer.data)
+    assert (found.source.name, found.factors and found.factors.name) == ("r", "s")
+    proto = quantised(model, Plan(modes={layer.name: "dynamic"}), forms=ROWS)
+    feeds = {"r": data(6, 24)}
+    want, got = run(tools.proto_of(model), feeds), run(proto, feeds, level="all")
+    np.testing.assert_array_equal(got["x"], want["x"])
+    np.testing.assert_allclose(got["z"], want["z"], rtol=1e-6)
+    assert tools.sqnr(want["y"], got["y"]) > 28
