@@ -10,7 +10,7 @@ from edgebuild.select.budget import Budget, Score, excess
 
 def test_the_worst_output_counts_against_its_own_limit() -> None:
     value = scored(10.0).outputs[0]
-    embedding = replace(value, output="e", kind="embedding", sqnr_db=28.0)
+    embedding = replace(value, output="e", kind="embedding", sqnr_db=30.0)
     assert excess(Score(outputs=(value,)), Budget()) == pytest.approx(10.0)  # 20 dB are needed
     assert excess(Score(outputs=(embedding,)), Budget()) == pytest.approx(10**0.3)
     assert excess(Score(outputs=(embedding, replace(value, sqnr_db=30.0))), Budget()) == pytest.approx(10**0.3)
