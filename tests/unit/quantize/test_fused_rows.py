@@ -222,3 +222,22 @@ def test_others_still_read_what_is_taken_into_the_pass() -> None:
     np.testing.assert_array_equal(got["x"], want["x"])
     np.testing.assert_allclose(got["z"], want["z"], rtol=1e-6)
     assert tools.sqnr(want["y"], got["y"]) > 28
+
+
+def test_rows_without_values_have_sizes() -> None:
+    integers, scale, zero, sizes = quantize_rows(np.zeros((3, 0), np.float32), scaled=True)
+    assert integers.shape == (3, 0)
+    assert (float(scale), int(zero)) == (1.0, 0)
+    np.testing.assert_array_equal(sizes, np.ones((3, 1), np.float32))
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_as_many_sizes_as_rows_are_asked_for(count: int) -> None:
+    make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    node = onnx.helper.make_node("RescaleRows", ["x", "sizes"], ["y"], domain="edgebuild")
+    inputs = [make("x", kind, [None, None]), make("sizes", kind, [None, None])]
+    graph = onnx.helper.make_graph([node], "g", inputs, [make("y", kind, [None, None])])
+    imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("edgebuild", 1)]
+    proto = onnx.helper.make_model(graph, opset_imports=imports, ir_version=8)
+    with pytest.raises(Exception, match=f"RescaleRows: expected 3 sizes, got {count}"):
+        run(proto, {"x": data(3, 5), "sizes": data(count, 1)})

@@ -60,6 +60,12 @@ OrtStatus* write(const OrtApi& api, OrtKernelContext& context, std::size_t index
   return nullptr;
 }
 
+std::size_t elements(const std::vector<std::int64_t>& shape) noexcept {
+  std::size_t count = 1;
+  for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
+  return count;
+}
+
 OrtStatus* refuse(const OrtApi& api, const char* name, const std::string& what) {
   return api.CreateStatus(ORT_INVALID_ARGUMENT, (std::string(name) + ": " + what).c_str());
 }
@@ -157,6 +163,8 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     if (scale_rows_) {
       shape.back() = 1;
       EDGEBUILD_ORT_TRY(write(api_, context, 3, shape, &sizes));
+      // Rows without values have sizes too.
+      if (width == 0) std::fill_n(sizes, elements(shape), 1.0f);
     }
 
     const std::size_t count = preparation.depth == 0 ? 0 : rows.count / preparation.depth;
@@ -164,10 +172,11 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     const bool prepared = factors.data != nullptr || columns.count > 0;
     std::vector<Extent> extents(shares.count);
     std::vector<float> scratch(prepared ? shares.count * width : 0);
+    const auto own_scratch = [&](std::size_t share) { return prepared ? scratch.data() + share * width : nullptr; };
     EDGEBUILD_ORT_TRY(share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
       extents[share] = measure_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
-                                    sizes == nullptr ? nullptr : sizes + begin, scratch.data() + share * width);
+                                    sizes == nullptr ? nullptr : sizes + begin, own_scratch(share));
     }));
     Extent extent;
     for (const Extent& part : extents) extent.include(part);
@@ -177,7 +186,7 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     return share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
       quantize_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
-                    sizes == nullptr ? nullptr : sizes + begin, quantization, scratch.data() + share * width,
+                    sizes == nullptr ? nullptr : sizes + begin, quantization, own_scratch(share),
                     integers + begin * width);
     });
   });
@@ -197,7 +206,7 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
     if (rows.data == nullptr || rows.shape.empty()) return refuse(api_, kName, "expected rows, got a scalar");
     const auto width = static_cast<std::size_t>(rows.shape.back());
     const std::size_t count = width == 0 ? 0 : rows.count / width;
-    if (sizes.count < count) return refuse(api_, kName, counts("sizes", count, sizes.count));
+    if (sizes.count != count && width != 0) return refuse(api_, kName, counts("sizes", count, sizes.count));
     if (bias.data != nullptr && bias.count != width) return refuse(api_, kName, counts("biases", width, bias.count));
     float* out = nullptr;
     EDGEBUILD_ORT_TRY(write(api_, context, 0, rows.shape, &out));
