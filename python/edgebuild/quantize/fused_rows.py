@@ -1,8 +1,8 @@
 """Activations made ready for integer products by edgebuild's own operators, which its runner brings (cpp/backends/onnxruntime/operators).
 
 QuantizeRows does in one pass what smoothing, splitting and scaling rows write as Gather, Concat, Mul, Abs, ReduceMax and Div, and
-quantises too; RescaleRows brings scaled rows back and adds the bias. Measured on one VNNI core for 128 rows of 1,536 values
-with 96 copies, scaled: 80 µs instead of 430, next to a product of 390.
+quantises too; RescaleRows brings scaled rows back and adds the bias. Measured on one VNNI core in MiniLM's graph, 128 rows of
+1,536 values with 96 copies, scaled: 180 to 210 µs instead of 390 and the quantising, before a product of 470 (alone, in cache: 80).
 """
 
 from dataclasses import dataclass
