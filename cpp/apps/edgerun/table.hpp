@@ -18,6 +18,9 @@ namespace edgerun {
 /// An empty line, then `text` as the title of what follows.
 [[nodiscard]] std::string heading(std::string_view text);
 
+/// `text` with a '?' for each control character: names come from bundles, and a terminal obeys what it is shown.
+[[nodiscard]] std::string printable(std::string text);
+
 /// Rows of cells under a header. The widest cells of the column that was chosen to give way are shortened with "…".
 class Table {
  public:
