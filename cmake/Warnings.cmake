@@ -4,6 +4,8 @@ function(edgebuild_settings target)
   if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
     target_compile_options(${target} PRIVATE -Wno-restrict)  # False alarms on std::string's operator+ at -O3 (GCC 105651).
   endif()
+  # 32-bit boards: files above 2 GiB, and inodes of more than 32 bits, which even stat() of a small file would refuse.
+  target_compile_definitions(${target} PRIVATE _FILE_OFFSET_BITS=64)
   if(EDGEBUILD_WARNINGS_AS_ERRORS)
     target_compile_options(${target} PRIVATE -Werror)
   endif()

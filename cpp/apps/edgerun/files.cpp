@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
 #include <cstring>
 #include <utility>
@@ -22,7 +23,8 @@ using edgebuild::Status;
 Status system_error(const std::string& what, const std::string& path, int number) {
   Code code = Code::kIo;
   if (number == ENOENT || number == ENOTDIR) code = Code::kNotFound;
-  if (number == ENOSPC || number == EDQUOT || number == ENOMEM || number == EMFILE || number == ENFILE) {
+  if (number == ENOSPC || number == EDQUOT || number == ENOMEM || number == EFBIG || number == EMFILE ||
+      number == ENFILE) {
     code = Code::kResourceExhausted;
   }
   return {code, what + " " + path + ": " + std::strerror(number)};
@@ -41,6 +43,10 @@ Result<std::shared_ptr<const FileBytes>> FileBytes::open(const std::string& path
     return system_error("can't read", path, number);
   }
   if (S_ISREG(info.st_mode) && info.st_size > 0) {
+    if (static_cast<std::uint64_t>(info.st_size) > PTRDIFF_MAX) {  // on a 32-bit board
+      ::close(fd);
+      return system_error("can't map", path, EFBIG);
+    }
     const auto size = static_cast<std::size_t>(info.st_size);
     void* mapping = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
     const int number = errno;

@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <stdexcept>
 
 #include "arguments.hpp"
 #include "loader.hpp"
@@ -44,6 +45,8 @@ int run_program(int argc, char** argv) {
     if (!command.ok()) return report_error(name, json, command.status());
     return execute(command.value(), name, json, started);
   } catch (const std::bad_alloc&) {
+    return report_error(name, json, Status(edgebuild::Code::kResourceExhausted, "not enough memory"));
+  } catch (const std::length_error&) {  // more than an address space holds, on a 32-bit board
     return report_error(name, json, Status(edgebuild::Code::kResourceExhausted, "not enough memory"));
   } catch (const std::exception& error) {
     return report_error(name, json,

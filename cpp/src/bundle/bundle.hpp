@@ -3,6 +3,8 @@
 #ifndef EDGEBUILD_SRC_BUNDLE_BUNDLE_HPP_
 #define EDGEBUILD_SRC_BUNDLE_BUNDLE_HPP_
 
+#include <sys/types.h>
+
 #include <atomic>
 #include <cstddef>
 #include <filesystem>
@@ -12,6 +14,8 @@
 
 #include "bundle/manifest.hpp"
 #include "edgebuild/status.hpp"
+
+static_assert(sizeof(off_t) == 8, "compile with _FILE_OFFSET_BITS=64");
 
 namespace edgebuild::bundle {
 

@@ -120,7 +120,7 @@ Result<Value> Value::strings(std::span<const std::int64_t> shape, std::span<cons
   std::uint64_t needed = 0;
   Result<eb_value> described = describe(EB_STRING, shape, &needed);
   if (!described.ok()) return described.status();
-  if (needed != elements.size() * sizeof(eb_string)) {
+  if (needed != std::uint64_t{elements.size()} * sizeof(eb_string)) {
     return Status(Code::kInvalidArgument, "a tensor of strings with shape " + runner::shape_text(shape) + " has " +
                                               std::to_string(needed / sizeof(eb_string)) + " elements, got " +
                                               std::to_string(elements.size()));
