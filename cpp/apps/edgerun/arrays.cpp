@@ -1,6 +1,7 @@
 #include "arrays.hpp"
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <new>
 
@@ -231,6 +232,12 @@ Result<Value> value_from_raw(std::span<const std::byte> bytes, DType dtype, std:
   if (dtype != EB_STRING) {
     Result<Value> value = Value::view(dtype, shape, bytes.data(), bytes.size());
     if (!value.ok()) return value.status().with_context("input '" + name + "'");
+    const auto wrong = std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return b > std::byte{1}; });
+    if (dtype == EB_BOOL && wrong != bytes.end()) {
+      return Status(Code::kInvalidArgument, "input '" + name + "': byte " + std::to_string(wrong - bytes.begin()) +
+                                                " is " + std::to_string(static_cast<unsigned>(*wrong)) +
+                                                "; a bool is 0 or 1");
+    }
     return value;
   }
   const std::uint64_t count = element_count(shape);
@@ -261,7 +268,9 @@ NpyArray array_from_tensor(const eb_value& tensor) {
     array = array_from_strings(tensor);
   } else if (is_sub_byte(dtype)) {
     array.type = npy_type(dtype);
-    array.storage.resize(static_cast<std::size_t>(element_count(shape_of(tensor))));
+    const std::uint64_t count = element_count(shape_of(tensor));  // up to four times the bytes that are in memory
+    if (count > SIZE_MAX) throw std::bad_alloc();
+    array.storage.resize(static_cast<std::size_t>(count));
     unpack(static_cast<const std::byte*>(tensor.data), edgebuild::dtype_bits(dtype), array.storage);
     array.data = array.storage;
   } else {

@@ -79,3 +79,13 @@ TEST_CASE("raw strings with lengths that lie are refused") {
   CHECK_FALSE(edgerun::value_from_raw(bytes(good.substr(0, 8)), EB_STRING, shape, "x").ok());
   CHECK_FALSE(edgerun::value_from_raw(bytes(std::string("\xFF\xFF\xFF\xFF", 4) + "abcd"), EB_STRING, shape, "x").ok());
 }
+
+TEST_CASE("a raw bool that is neither 0 nor 1 is refused, as one of a .npy file is") {
+  const std::int64_t shape[] = {3};
+  const auto bytes = [](const std::string& text) { return std::as_bytes(std::span(text.data(), text.size())); };
+  CHECK(edgerun::value_from_raw(bytes(std::string("\1\0\1", 3)), EB_BOOL, shape, "x").ok());
+  const auto value = edgerun::value_from_raw(bytes(std::string("\1\0\2", 3)), EB_BOOL, shape, "x");
+  REQUIRE_FALSE(value.ok());
+  CHECK(value.status().code() == edgebuild::Code::kInvalidArgument);
+  CHECK(value.status().message() == "input 'x': byte 2 is 2; a bool is 0 or 1");
+}
