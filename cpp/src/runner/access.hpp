@@ -32,6 +32,11 @@ struct RunnerAccess {
   /// Bytes that were hashed so far, and the nanoseconds that it took.
   static std::uint64_t hashed_bytes(const Runner& runner) noexcept;
   static std::uint64_t hashing_ns(const Runner& runner) noexcept;
+
+ private:
+  static Result<Runner> open_and_load(const std::string& path, const LoadOptions& options,
+                                      const std::function<Status(const bundle::Bundle&)>& opened);
+  static Result<Value> find_and_preprocess(const Runner& runner, std::string_view name, const eb_value& images);
 };
 
 }  // namespace edgebuild

@@ -94,7 +94,7 @@ const eb_host_api& host_api() noexcept {
 Status take_status(eb_status* status) {
   if (status == nullptr) return {};
   const bool known = status->code > EB_OK && status->code <= EB_BUFFER_TOO_SMALL;
-  Status taken(known ? static_cast<Code>(status->code) : Code::kInternal, status->message);
+  Status taken(known ? static_cast<Code>(status->code) : Code::kInternal, std::move(status->message));
   status_destroy(nullptr, status);
   return taken;
 }

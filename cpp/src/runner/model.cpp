@@ -91,8 +91,8 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bun
 }
 
 LoadedModel::~LoadedModel() {
-  if (profile_context_ != nullptr) api().context_destroy(profile_context_->handle);
-  for (const std::unique_ptr<Context>& context : contexts_) api().context_destroy(context->handle);
+  profile_context_.reset();
+  contexts_.clear();
   if (model_ != nullptr) api().model_destroy(model_);
 }
 
@@ -128,7 +128,7 @@ Status LoadedModel::check_against_signature(const Signature& signature) const {
 }
 
 Status LoadedModel::create_context(std::unique_ptr<Context>* out) {
-  auto context = std::make_unique<Context>();
+  auto context = std::make_unique<Context>(api());
   context->symbols = checker_.make_symbol_sizes();
   EDGEBUILD_RETURN_IF_ERROR(take_status(api().context_create(model_, &context->handle)));
   *out = std::move(context);
@@ -146,10 +146,10 @@ Status LoadedModel::acquire(Context** out) {
   }
   std::unique_ptr<Context> context;
   EDGEBUILD_RETURN_IF_ERROR(create_context(&context));
-  *out = context.get();
   const std::lock_guard lock(pool_mutex_);
+  idle_.reserve(contexts_.size() + 1);
   contexts_.push_back(std::move(context));
-  idle_.reserve(contexts_.size());
+  *out = contexts_.back().get();
   return {};
 }
 

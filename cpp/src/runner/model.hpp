@@ -20,8 +20,15 @@ class LoadedModel {
  public:
   /// A context, and what our own checks need, so that a run allocates nothing.
   struct Context {
+    const eb_backend_api& api;
     eb_context* handle = nullptr;
     SignatureChecker::SymbolSizes symbols;
+    explicit Context(const eb_backend_api& table) noexcept : api(table) {}
+    Context(const Context&) = delete;
+    Context& operator=(const Context&) = delete;
+    ~Context() {
+      if (handle != nullptr) api.context_destroy(handle);
+    }
   };
 
   /// Opens plugin, engine and files, each hashed, and loads the model.

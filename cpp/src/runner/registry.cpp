@@ -141,10 +141,9 @@ Result<std::shared_ptr<BackendInstance>> open_backend(const eb_backend_api* api,
       .engine_library = library ? library->c_str() : nullptr,
       .engine_version = version ? version->c_str() : nullptr,
   };
-  eb_backend* backend = nullptr;
-  Status status = take_status(api->backend_create(&host_api(), &config, &backend));
+  auto instance = std::make_shared<BackendInstance>(api, nullptr);
+  Status status = take_status(api->backend_create(&host_api(), &config, &instance->backend));
   if (!status.ok()) return status;
-  auto instance = std::make_shared<BackendInstance>(api, backend);
   known = instance;
   return instance;
 }

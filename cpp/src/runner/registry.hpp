@@ -55,7 +55,9 @@ struct BackendInstance {
   BackendInstance(const eb_backend_api* table, eb_backend* made) noexcept : api(table), backend(made) {}
   BackendInstance(const BackendInstance&) = delete;
   BackendInstance& operator=(const BackendInstance&) = delete;
-  ~BackendInstance() { api->backend_destroy(backend); }
+  ~BackendInstance() {
+    if (backend != nullptr) api->backend_destroy(backend);
+  }
 };
 
 /// Creates a backend, or gives the one that a living Runner already uses with this library and version.

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <mutex>
+#include <new>
+#include <stdexcept>
 
 #include "bundle/bundle.hpp"
 #include "runner/access.hpp"
@@ -16,6 +18,40 @@
 
 namespace edgebuild {
 
+namespace {
+
+/// No exception crosses runner.hpp: where memory runs out, that is the status. (A length_error is thrown for what no
+/// memory could hold, on a 32-bit board.)
+template <typename Body>
+auto within_memory(Body&& body) -> decltype(body()) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return Status(Code::kResourceExhausted, "out of memory");  // Short enough for a string's own bytes.
+  } catch (const std::length_error&) {
+    return Status(Code::kResourceExhausted, "out of memory");
+  }
+}
+
+/// A context of the pool for one run, however the run ends.
+class Lease {
+ public:
+  explicit Lease(runner::LoadedModel& model) noexcept : model_(model) {}
+  Lease(const Lease&) = delete;
+  Lease& operator=(const Lease&) = delete;
+  ~Lease() {
+    if (context_ != nullptr) model_.release(context_);
+  }
+  Status take() { return model_.acquire(&context_); }
+  [[nodiscard]] runner::LoadedModel::Context& context() noexcept { return *context_; }
+
+ private:
+  runner::LoadedModel& model_;
+  runner::LoadedModel::Context* context_ = nullptr;
+};
+
+}  // namespace
+
 struct Runner::Impl {
   bundle::Bundle bundle;
   std::shared_ptr<const LogFunction> log;
@@ -25,7 +61,11 @@ struct Runner::Impl {
   std::string engine_version;
 
   explicit Impl(bundle::Bundle opened) : bundle(std::move(opened)) {}
-  Status run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options);
+  Status run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options) {
+    return within_memory([&] { return choose_context_and_run(inputs, outputs, options); });
+  }
+  Status choose_context_and_run(std::span<const eb_value> inputs, std::span<eb_value> outputs,
+                                const RunOptions& options);
   Status run_in(runner::LoadedModel::Context& context, std::span<const eb_value> inputs, std::span<eb_value> outputs,
                 const RunOptions& options);
 };
@@ -67,6 +107,11 @@ Result<Runner> Runner::load(const std::string& path, const LoadOptions& options)
 
 Result<Runner> RunnerAccess::load(const std::string& path, const LoadOptions& options,
                                   const std::function<Status(const bundle::Bundle&)>& opened_hook) {
+  return within_memory([&] { return open_and_load(path, options, opened_hook); });
+}
+
+Result<Runner> RunnerAccess::open_and_load(const std::string& path, const LoadOptions& options,
+                                           const std::function<Status(const bundle::Bundle&)>& opened_hook) {
   const auto log = options.log ? std::make_shared<const LogFunction>(options.log) : nullptr;
   if (log != nullptr) runner::set_background_log(log);
   const runner::LogScope scope(log);
@@ -108,21 +153,21 @@ Status Runner::Impl::run_in(runner::LoadedModel::Context& context, std::span<con
       model->api().run(context.handle, inputs.data(), inputs.size(), outputs.data(), outputs.size(), &run_options));
 }
 
-Status Runner::Impl::run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options) {
+Status Runner::Impl::choose_context_and_run(std::span<const eb_value> inputs, std::span<eb_value> outputs,
+                                            const RunOptions& options) {
   const runner::LogScope scope(log);
-  runner::LoadedModel::Context* context = nullptr;
   if (options.profile) {
     if ((model->api().features & EB_FEATURE_PROFILE) == 0) {
       return Status(Code::kUnsupported, "the backend " + variant->backend + " can't profile");
     }
     const std::lock_guard lock(model->profile_mutex());
+    runner::LoadedModel::Context* context = nullptr;
     EDGEBUILD_RETURN_IF_ERROR(model->profile_context(&context));
     return run_in(*context, inputs, outputs, options);
   }
-  EDGEBUILD_RETURN_IF_ERROR(model->acquire(&context));
-  Status status = run_in(*context, inputs, outputs, options);
-  model->release(context);
-  return status;
+  Lease lease(*model);
+  EDGEBUILD_RETURN_IF_ERROR(lease.take());
+  return run_in(lease.context(), inputs, outputs, options);
 }
 
 Status Runner::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options) {
@@ -137,6 +182,10 @@ Status RunnerAccess::run(Runner& runner, std::span<const eb_value> inputs, std::
 }
 
 Result<Value> RunnerAccess::preprocess(const Runner& runner, std::string_view name, const eb_value& images) {
+  return within_memory([&] { return find_and_preprocess(runner, name, images); });
+}
+
+Result<Value> RunnerAccess::find_and_preprocess(const Runner& runner, std::string_view name, const eb_value& images) {
   const auto& known = runner.impl_->bundle.manifest().preprocessing;
   const auto found = known.find(name);
   if (found == known.end()) {
@@ -167,9 +216,11 @@ Result<std::vector<ProfileEntry>> Runner::profile() const {
     return Status(Code::kUnsupported, "the backend " + backend_name() + " can't profile");
   }
   const runner::LogScope scope(impl_->log);
-  std::vector<ProfileEntry> entries;
-  EDGEBUILD_RETURN_IF_ERROR(impl_->model->read_profile(&entries));
-  return entries;
+  return within_memory([&]() -> Result<std::vector<ProfileEntry>> {
+    std::vector<ProfileEntry> entries;
+    EDGEBUILD_RETURN_IF_ERROR(impl_->model->read_profile(&entries));
+    return entries;
+  });
 }
 
 const char* version() noexcept { return EDGEBUILD_VERSION; }

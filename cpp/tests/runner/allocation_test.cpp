@@ -4,6 +4,7 @@
 #include <dlfcn.h>
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
@@ -14,7 +15,13 @@
 
 namespace {
 
-thread_local std::uint64_t allocations = 0;  // Of this thread: a run with one thread has no other.
+thread_local std::uint64_t allocations = 0;      // Of this thread: a run with one thread has no other.
+thread_local std::int64_t left_to_succeed = -1;  // Then one fails; below 0: none does.
+
+bool fails() {
+  ++allocations;
+  return left_to_succeed >= 0 && left_to_succeed-- == 0;
+}
 
 }  // namespace
 
@@ -23,22 +30,10 @@ void* __libc_malloc(std::size_t size);
 void* __libc_calloc(std::size_t count, std::size_t size);
 void* __libc_realloc(void* pointer, std::size_t size);
 void* __libc_memalign(std::size_t alignment, std::size_t size);
-void* malloc(std::size_t size) {
-  ++allocations;
-  return __libc_malloc(size);
-}
-void* calloc(std::size_t count, std::size_t size) {
-  ++allocations;
-  return __libc_calloc(count, size);
-}
-void* realloc(void* pointer, std::size_t size) {
-  ++allocations;
-  return __libc_realloc(pointer, size);
-}
-void* memalign(std::size_t alignment, std::size_t size) {
-  ++allocations;
-  return __libc_memalign(alignment, size);
-}
+void* malloc(std::size_t size) { return fails() ? nullptr : __libc_malloc(size); }
+void* calloc(std::size_t count, std::size_t size) { return fails() ? nullptr : __libc_calloc(count, size); }
+void* realloc(void* pointer, std::size_t size) { return fails() ? nullptr : __libc_realloc(pointer, size); }
+void* memalign(std::size_t alignment, std::size_t size) { return fails() ? nullptr : __libc_memalign(alignment, size); }
 void* aligned_alloc(std::size_t alignment, std::size_t size) { return memalign(alignment, size); }
 int posix_memalign(void** out, std::size_t alignment, std::size_t size) {
   *out = memalign(alignment, size);
@@ -55,6 +50,14 @@ constexpr int kRuns = 16;
 /// Long, so that text made of it would not fit into a std::string's own bytes.
 const std::string kInput = "the_name_of_the_only_input_of_this_model";
 const std::string kOutput = "the_name_of_the_only_output_of_this_model";
+
+const std::string kReferenceModel = R"({"format": "edgebuild-reference", "version": 1,
+    "inputs": [{"name": ")" + kInput +
+                                    R"(", "dtype": "float32", "shape": [-1, 2]}], "constants": [],
+    "nodes": [{"op": "add", "inputs": [")" +
+                                    kInput + R"(", ")" + kInput + R"("], "output": "s"},
+              {"op": "relu", "inputs": ["s"], "output": ")" +
+                                    kOutput + R"("}], "outputs": [")" + kOutput + R"("]})";
 
 template <typename Run>
 std::uint64_t count(Run&& run) {
@@ -91,15 +94,7 @@ TEST_CASE("the counter counts") {
 }
 
 TEST_CASE("a run of the reference backend on bound buffers allocates nothing") {
-  const std::string model = R"({"format": "edgebuild-reference", "version": 1,
-    "inputs": [{"name": ")" +
-                            kInput +
-                            R"(", "dtype": "float32", "shape": [-1, 2]}], "constants": [],
-    "nodes": [{"op": "add", "inputs": [")" +
-                            kInput + R"(", ")" + kInput + R"("], "output": "s"},
-              {"op": "relu", "inputs": ["s"], "output": ")" +
-                            kOutput + R"("}], "outputs": [")" + kOutput + R"("]})";
-  RunnerBundle bundle("reference", model);
+  RunnerBundle bundle("reference", kReferenceModel);
   describe(bundle);
   Runner runner = load_or_die(bundle.write());
   RunOptions deadline;
@@ -107,6 +102,38 @@ TEST_CASE("a run of the reference backend on bound buffers allocates nothing") {
   CHECK(count_runner(runner, true) == 0);
   CHECK(count_runner(runner, false) == 0);
   CHECK(count_runner(runner, true, deadline) == 0);
+}
+
+/// What `work` returns if the first, the second, … allocation fails, until none does.
+template <typename Work>
+std::vector<Code> codes_without_memory(Work&& work) {
+  std::vector<Code> codes;
+  while (true) {
+    left_to_succeed = static_cast<std::int64_t>(codes.size());
+    const Code code = work();
+    const bool reached = left_to_succeed < 0;
+    left_to_succeed = -1;
+    if (!reached) return codes;
+    codes.push_back(code);
+  }
+}
+
+TEST_CASE("where memory runs out, a load and a run say so, throw nothing, and the Runner stays usable") {
+  RunnerBundle bundle("reference", kReferenceModel);
+  describe(bundle);
+  const std::string path = bundle.write();
+  left_to_succeed = 0;
+  const Result<Runner> none = Runner::load(path);  // Not at every later point: libstdc++'s paths free twice there.
+  left_to_succeed = -1;
+  CHECK(none.status().code() == Code::kResourceExhausted);
+
+  Runner runner = load_or_die(path);
+  const std::vector<float> x{1, 2, 3, 4, 5, 6};
+  const Value wrong = view(x, {2, 3});
+  std::array<Value, 1> outputs;
+  const auto runs = codes_without_memory([&] { return runner.run({&wrong, 1}, outputs).code(); });
+  CHECK(std::count(runs.begin(), runs.end(), Code::kResourceExhausted) > 0);
+  CHECK(count_runner(runner, true) == 0);
 }
 
 /// Allocations of kRuns bare runs through the engine's C API; buffers bound once, or again before each run.
