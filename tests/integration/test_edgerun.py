@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import signal
 import subprocess
 import sys
@@ -246,6 +248,45 @@ def test_an_endless_model_ends_at_its_deadline(tmp_path: Path) -> None:
     arguments = ("run", bundle, "--inputs", tmp_path / "in.npz", "--outputs", tmp_path / "out.npz", "--deadline", "0.3")
     parsed(edgerun(*arguments, "--json"), "run", 11)
     assert not (tmp_path / "out.npz").exists()
+
+
+def test_inputs_may_take_longer_than_the_deadline_of_the_load_and_of_the_run(affine: Path, tmp_path: Path) -> None:
+    inputs = bundles.affine_inputs(2)
+    inputs["a"].tofile(tmp_path / "a.bin")
+    os.mkfifo(tmp_path / "b.fifo")
+    arguments = [
+        EDGERUN, "run", affine, "--deadline", "0.5", "--input", f"a={tmp_path}/a.bin", "--shape", "a=2,3",
+        "--input", f"b={tmp_path}/b.fifo", "--outputs", tmp_path / "out.npz",
+    ]  # fmt: skip
+    with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
+        time.sleep(2.5)  # the hard limit of a load is a second later than the deadline
+        if process.poll() is None:
+            (tmp_path / "b.fifo").write_bytes(inputs["b"].tobytes())
+        assert process.stderr is not None
+        assert process.wait(20) == 0, process.stderr.read()
+    np.testing.assert_allclose(np.load(tmp_path / "out.npz")["y"], bundles.affine_reference(inputs)["y"], rtol=1e-5)
+
+
+def test_more_threads_than_the_system_gives_are_a_clear_error(affine: Path) -> None:
+    process = subprocess.run(
+        [EDGERUN, "bench", affine, "--concurrency", "1024", "--seconds", "0.1", "--warmup", "0"],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2**31, 2**31)),  # stacks are 8 MiB each
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert process.returncode == 8, process.stderr
+    assert re.search(
+        r"error: --concurrency 1024: the system gives no more than \d+ threads \(.+\); take fewer", process.stderr
+    )
+
+
+def test_a_bench_of_no_end_is_no_bench_of_no_time(affine: Path) -> None:
+    with subprocess.Popen(
+        [EDGERUN, "bench", affine, "--seconds", "1e300"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(2)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
 
 
 def test_ctrl_c_exits_130_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@
 #include "loader.hpp"
 #include "runner/access.hpp"
 #include "signals.hpp"
+#include "table.hpp"
 
 namespace edgerun {
 namespace {
@@ -84,6 +85,19 @@ std::string in_users_words(std::string message) {
   return message;
 }
 
+namespace {
+
+// A message as people are shown it, whatever an engine or a bundle wrote into it.
+std::string one_line(std::string message) {
+  message = in_users_words(std::move(message));
+  for (char& c : message) {
+    if (c == '\n' || c == '\r' || c == '\t') c = ' ';
+  }
+  return printable(std::move(message));
+}
+
+}  // namespace
+
 std::string why_not(const Status& failure, const std::string& bundle, const std::string& variant) {
   const std::string& message = failure.message();
   const std::string around = bundle + ": no variant can run here: " + variant + ": ";
@@ -109,11 +123,7 @@ int report_error(const std::string& command, bool json, const Status& status) {
     writer.key("hint").null().end_object().member("exit_code", code).end_object();
     if (print(writer.text() + "\n").ok()) return code;
   }
-  std::string line = "edgerun: error: " + in_users_words(status.message());
-  for (char& c : line) {
-    if (c == '\n' || c == '\r') c = ' ';  // one line, whatever an engine wrote
-  }
-  std::fprintf(stderr, "%s\n", line.c_str());
+  std::fprintf(stderr, "edgerun: error: %s\n", one_line(status.message()).c_str());
   return code;
 }
 
@@ -131,14 +141,16 @@ edgebuild::LoadOptions load_options(const CommonOptions& options) {
     static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
     const auto index = static_cast<std::size_t>(severity);
     std::fprintf(stderr, "edgerun: %s: %s\n", index < 4 ? kNames[index] : "log",
-                 in_users_words(std::string(message)).c_str());
+                 one_line(std::string(message)).c_str());
   };
   return load;
 }
 
-void arm_hard_deadline(const CommonOptions& options, double extra) {
+HardDeadline::HardDeadline(const CommonOptions& options, double extra) {
   if (options.deadline) set_hard_deadline(*options.deadline + extra + kGraceSeconds);
 }
+
+HardDeadline::~HardDeadline() { set_hard_deadline(0.0); }
 
 edgebuild::RunOptions run_options(const CommonOptions& options) {
   edgebuild::RunOptions run;
@@ -150,6 +162,7 @@ edgebuild::RunOptions run_options(const CommonOptions& options) {
 }
 
 Result<Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOptions& load) {
+  const HardDeadline deadline(options);
   std::optional<HeldStderr> held;
   return edgebuild::RunnerAccess::load(options.bundle, load, [&](const edgebuild::bundle::Bundle& bundle) -> Status {
     EDGEBUILD_RETURN_IF_ERROR(enter_loader(bundle));
@@ -163,7 +176,6 @@ Result<Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOp
 }
 
 Result<Runner> load_runner(const CommonOptions& options) {
-  arm_hard_deadline(options);
   Result<Runner> runner = load_bundle(options, load_options(options));
   if (!runner.ok()) return runner;
   // Those that were passed over have been said as warnings, with their reasons, while it loaded.

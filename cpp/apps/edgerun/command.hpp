@@ -82,15 +82,22 @@ int report_error(const std::string& command, bool json, const edgebuild::Status&
 edgebuild::Status print(const std::string& text);
 
 [[nodiscard]] edgebuild::LoadOptions load_options(const CommonOptions& options);
-/// Runner::load of the bundle as this program does it: on the C library that the bundle brings, if it brings one, and
-/// without the noise of its engine (but with --verbose).
+/// Runner::load of the bundle as this program does it: within the deadline, on the C library that the bundle brings, if
+/// it brings one, and without the noise of its engine (but with --verbose).
 edgebuild::Result<edgebuild::Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOptions& load);
-/// Loads within the deadline; says on stderr which variant was taken and why others were passed over.
+/// Loads what the options say; says on stderr which variant was taken and why others were passed over.
 edgebuild::Result<edgebuild::Runner> load_runner(const CommonOptions& options);
 /// The deadline of a run that begins now.
 [[nodiscard]] edgebuild::RunOptions run_options(const CommonOptions& options);
-/// Gives the next step its time before the process ends itself; see signals.hpp. `extra`: seconds on top.
-void arm_hard_deadline(const CommonOptions& options, double extra = 0.0);
+/// While one lives, a step has its time (the deadline and `extra` seconds), after which the process ends itself; see
+/// signals.hpp. One at a time: what comes between the steps, such as inputs from a pipe, takes as long as it takes.
+class HardDeadline {
+ public:
+  explicit HardDeadline(const CommonOptions& options, double extra = 0.0);
+  HardDeadline(const HardDeadline&) = delete;
+  HardDeadline& operator=(const HardDeadline&) = delete;
+  ~HardDeadline();
+};
 
 /// The members "variant", "backend", "engine_version", "passed_over", "order" of a JSON object.
 void write_choice(JsonWriter& json, const edgebuild::Runner& runner);

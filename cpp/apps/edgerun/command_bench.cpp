@@ -2,6 +2,9 @@
 #include <atomic>
 #include <cstdio>
 #include <memory>
+#include <new>
+#include <optional>
+#include <system_error>
 #include <thread>
 
 #include "bound_outputs.hpp"
@@ -9,7 +12,6 @@
 #include "golden.hpp"
 #include "machine.hpp"
 #include "runner/requirements.hpp"
-#include "signals.hpp"
 #include "statistics.hpp"
 #include "table.hpp"
 
@@ -23,6 +25,9 @@ using edgebuild::Result;
 using edgebuild::Runner;
 using edgebuild::Status;
 using edgebuild::Value;
+
+// More than anybody waits, and within what a clock can count.
+constexpr double kLongestSeconds = 1e9;
 
 double seconds(Clock::duration time) { return std::chrono::duration<double>(time).count(); }
 
@@ -45,7 +50,7 @@ class Bench {
       : options_(options), runner_(runner), inputs_(inputs) {}
 
   Status measure(Measurement& result) {
-    arm_hard_deadline(options_);
+    std::optional<HardDeadline> deadline(options_);
     std::vector<Value> first(runner_.signature().outputs.size());
     EDGEBUILD_RETURN_IF_ERROR(runner_.run(inputs_.values, first, run_options(options_)));
     result.first_result_s = seconds(Clock::now() - options_.started);
@@ -54,16 +59,24 @@ class Bench {
     std::vector<std::unique_ptr<BoundOutputs>> outputs;
     for (unsigned i = 0; i < options_.concurrency; ++i) outputs.push_back(std::make_unique<BoundOutputs>(first));
     // Each thread: the inferences that warm up, those that begin while the time lasts, and the last one's own time.
-    arm_hard_deadline(options_, options_.seconds + options_.deadline.value_or(0.0) * options_.warmup);
+    deadline.emplace(options_, options_.seconds + options_.deadline.value_or(0.0) * options_.warmup);
     std::vector<std::vector<double>> samples(options_.concurrency);
     std::vector<Status> statuses(options_.concurrency);
     std::vector<std::thread> workers;
-    for (unsigned i = 1; i < options_.concurrency; ++i) {
-      workers.emplace_back([&, i] { statuses[i] = work(*outputs[i], samples[i]); });
+    try {
+      for (unsigned i = 1; i < options_.concurrency; ++i) {
+        workers.emplace_back([&, i] { statuses[i] = work(*outputs[i], samples[i]); });
+      }
+      statuses[0] = work(*outputs[0], samples[0]);
+    } catch (const std::system_error& error) {
+      give_up();
+      statuses[0] =
+          Status(Code::kResourceExhausted, "--concurrency " + std::to_string(options_.concurrency) +
+                                               ": the system gives no more than " + std::to_string(workers.size() + 1) +
+                                               " threads (" + error.what() + "); take fewer");
     }
-    statuses[0] = work(*outputs[0], samples[0]);
     for (std::thread& worker : workers) worker.join();
-    set_hard_deadline(0.0);
+    deadline.reset();
     for (Status& status : statuses) {
       if (!status.ok()) return std::move(status);
     }
@@ -79,8 +92,23 @@ class Bench {
   }
 
  private:
-  // Warms up, waits for the others, and runs until the time is over, at least once.
+  // So that no thread waits for one that will never be there.
+  void give_up() {
+    failed_.store(true);
+    started_.store(true, std::memory_order_release);
+  }
+
   Status work(BoundOutputs& outputs, std::vector<double>& samples) {
+    try {
+      return warm_up_and_measure(outputs, samples);
+    } catch (const std::bad_alloc&) {  // a thread must not end by an exception
+      give_up();
+      return Status(Code::kResourceExhausted, "out of memory");
+    }
+  }
+
+  // Warms up, waits for the others, and runs until the time is over, at least once.
+  Status warm_up_and_measure(BoundOutputs& outputs, std::vector<double>& samples) {
     Status status;
     for (unsigned i = 0; i < options_.warmup && status.ok(); ++i) {
       status = runner_.run(inputs_.values, outputs.prepare(), run_options(options_));
@@ -92,8 +120,8 @@ class Bench {
       started_.store(true, std::memory_order_release);
     }
     while (!started_.load(std::memory_order_acquire)) std::this_thread::yield();
-    const Clock::time_point end =
-        begin_ + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(options_.seconds));
+    const std::chrono::duration<double> time(std::min(options_.seconds, kLongestSeconds));
+    const Clock::time_point end = begin_ + std::chrono::duration_cast<Clock::duration>(time);
     while (!failed_.load(std::memory_order_relaxed)) {
       const edgebuild::RunOptions run = run_options(options_);
       const std::span<Value> bound = outputs.prepare();
@@ -116,6 +144,7 @@ class Bench {
     for (int i = 0; i < kRuns; ++i) {
       edgebuild::RunOptions run = run_options(options_);
       run.profile = true;
+      const HardDeadline deadline(options_);
       EDGEBUILD_RETURN_IF_ERROR(runner_.run(inputs_.values, outputs.prepare(), run));
     }
     Result<std::vector<ProfileEntry>> entries = runner_.profile();

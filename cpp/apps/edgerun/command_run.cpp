@@ -1,9 +1,9 @@
 #include <algorithm>
+#include <optional>
 
 #include "command.hpp"
 #include "each.hpp"
 #include "runner/access.hpp"
-#include "signals.hpp"
 #include "table.hpp"
 
 namespace edgerun {
@@ -59,12 +59,12 @@ Status run_command(const RunCommandOptions& options) {
       load_inputs(runner.signature(), options.inputs, options.preprocess ? images_of(runner, options.each) : Images{});
   if (!inputs.ok()) return inputs.status();
   std::vector<Value> outputs(runner.signature().outputs.size());
-  arm_hard_deadline(options);
+  std::optional<HardDeadline> deadline(options);
   const Clock::time_point begin = Clock::now();
   StackedOutputs stacked;  // keeps the memory of stacked outputs
   if (options.each) {
     Result<StackedOutputs> all = run_each(runner, inputs.value().values, [&] {
-      arm_hard_deadline(options);
+      deadline.emplace(options);
       return run_options(options);
     });
     if (!all.ok()) return all.status();
@@ -74,7 +74,7 @@ Status run_command(const RunCommandOptions& options) {
     EDGEBUILD_RETURN_IF_ERROR(runner.run(inputs.value().values, outputs, run_options(options)));
   }
   const Clock::time_point end = Clock::now();
-  set_hard_deadline(0.0);
+  deadline.reset();
   EDGEBUILD_RETURN_IF_ERROR(save_outputs(runner.signature(), outputs, options.outputs));
 
   const auto seconds = [](Clock::duration time) { return std::chrono::duration<double>(time).count(); };

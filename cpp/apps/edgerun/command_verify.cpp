@@ -8,7 +8,6 @@
 #include "golden.hpp"
 #include "loader.hpp"
 #include "order.hpp"
-#include "signals.hpp"
 #include "table.hpp"
 #include "told_progress.hpp"
 
@@ -174,7 +173,6 @@ class Verifier {
     edgebuild::LoadOptions load = load_options(options_);
     load.variant = variant.name;
     load.allow_fallback = false;
-    arm_hard_deadline(options_);
     Result<Runner> runner = load_bundle(options_, load);
     const bool must_run =
         options_.all_variants || options_.no_fallback || !options_.backend.empty() || !options_.variant.empty();
@@ -190,12 +188,11 @@ class Verifier {
         std::count_if(variants.begin(), variants.end(), [&](const Variant& each) { return is_chosen(each); }));
     const std::size_t goldens = bundle_.manifest().goldens.size();
     for (std::size_t i = 0; i < goldens; ++i) {
-      arm_hard_deadline(options_);
+      const HardDeadline deadline(options_);
       EDGEBUILD_RETURN_IF_ERROR(
           compare_golden(runner.value(), bundle_, variant, i, run_options(options_), report.outputs));
       tell_progress(reports_.size() * goldens + i + 1, chosen * goldens);
     }
-    set_hard_deadline(0.0);
     reports_.push_back(std::move(report));
     return {};
   }

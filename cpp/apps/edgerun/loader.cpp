@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "runner/requirements.hpp"
+#include "signals.hpp"
 
 namespace edgerun {
 namespace {
@@ -91,8 +92,10 @@ Status start_again(const edgebuild::bundle::Bundle& bundle, const edgebuild::bun
   argv.push_back(nullptr);
   const auto began = std::chrono::duration_cast<std::chrono::nanoseconds>(g_began.time_since_epoch()).count();
   ::setenv(kBegan, std::to_string(began).c_str(), 1);
+  hold_hard_deadline(true);
   ::execv(program.c_str(), argv.data());
   const int error = errno;
+  hold_hard_deadline(false);
   ::unsetenv(kBegan);
   return Status(Code::kIncompatible, "the bundle's own loader " + loader.program + " does not start: " +
                                          std::strerror(error) + "; on a system without /proc, or under an emulator, " +

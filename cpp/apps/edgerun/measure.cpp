@@ -6,10 +6,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 #include <thread>
+#include <utility>
 
 #include "runner/requirements.hpp"
-#include "signals.hpp"
 #include "table.hpp"
 
 namespace edgerun {
@@ -68,9 +69,7 @@ Status Meter::try_load(std::size_t index) {
   load.variant = subjects_[index].variant->name;
   load.allow_fallback = false;
   if (threads_ > 0) load.options["intra_op_threads"] = std::to_string(threads_);
-  arm_hard_deadline(options_);
   Result<Runner> runner = load_bundle(options_, load);
-  set_hard_deadline(0.0);
   if (!runner.ok()) return runner.status();
   loaded_[index] = std::make_unique<Loaded>(std::move(runner).value());
   return {};
@@ -104,10 +103,9 @@ Status Meter::check() {
     Runner& runner = loaded_[i]->runner;
     subject.engine_version = runner.engine_version();
     for (std::size_t golden = 0; golden < bundle_.manifest().goldens.size(); ++golden) {
-      arm_hard_deadline(options_);
+      const HardDeadline deadline(options_);
       EDGEBUILD_RETURN_IF_ERROR(
           compare_golden(runner, bundle_, *subject.variant, golden, run_options(options_), subject.goldens));
-      set_hard_deadline(0.0);
     }
     if (inputs_.values.empty()) {
       Result<LoadedInputs> inputs = inputs_or_golden(options_.bundle, options_.inputs, runner);
@@ -131,7 +129,9 @@ Status Meter::run(std::size_t index) {
 Status Meter::take_turn(std::size_t index, std::size_t repeats, double* seconds) {
   EDGEBUILD_RETURN_IF_ERROR(load(index));
   std::this_thread::sleep_for(kRest);
-  arm_hard_deadline(options_, kWarmUpSeconds + options_.deadline.value_or(0.0) * static_cast<double>(repeats + 1));
+  const double runs = static_cast<double>(repeats + 1);
+  std::optional<HardDeadline> deadline(std::in_place, options_,
+                                       kWarmUpSeconds + options_.deadline.value_or(0.0) * runs);
   const Clock::time_point warm = Clock::now();
   do {
     EDGEBUILD_RETURN_IF_ERROR(run(index));
@@ -139,7 +139,7 @@ Status Meter::take_turn(std::size_t index, std::size_t repeats, double* seconds)
   const Clock::time_point start = Clock::now();
   for (std::size_t i = 0; i < repeats; ++i) EDGEBUILD_RETURN_IF_ERROR(run(index));
   *seconds = std::max(since(start), 1e-9) / static_cast<double>(repeats);
-  set_hard_deadline(0.0);
+  deadline.reset();
   leave(index);
   return {};
 }

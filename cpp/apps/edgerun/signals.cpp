@@ -67,6 +67,7 @@ extern "C" void edgerun_on_signal(int signal) {
 
 void handle(int signal) {
   struct sigaction action = {};
+  if (signal != SIGALRM && ::sigaction(signal, nullptr, &action) == 0 && action.sa_handler == SIG_IGN) return;
   action.sa_handler = edgerun_on_signal;
   sigfillset(&action.sa_mask);
   ::sigaction(signal, &action, nullptr);
@@ -92,7 +93,9 @@ void install_signal_handlers(const char* command, bool json) {
                             "the deadline passed and the engine could not be stopped, so the process ended itself"));
   handle(SIGINT);
   handle(SIGTERM);
+  handle(SIGHUP);
   handle(SIGALRM);
+  hold_hard_deadline(false);   // also if the program that started this one had it blocked
   ::signal(SIGPIPE, SIG_IGN);  // a closed pipe is then an error of write(), like a full disk
 }
 
@@ -112,6 +115,13 @@ int remove_on_signal(const std::string& path) {
 void keep_on_signal(int slot) {
   // The text is leaked on purpose: a handler may be reading it.
   if (slot >= 0) g_temporaries[static_cast<std::size_t>(slot)].store(nullptr, std::memory_order_release);
+}
+
+void hold_hard_deadline(bool hold) {
+  sigset_t alarm;
+  sigemptyset(&alarm);
+  sigaddset(&alarm, SIGALRM);
+  ::sigprocmask(hold ? SIG_BLOCK : SIG_UNBLOCK, &alarm, nullptr);
 }
 
 void set_hard_deadline(double seconds) {
