@@ -11,7 +11,14 @@ EDGEBUILD_TEST_ONNXRUNTIME=$("$bin/python" -c 'import importlib.util, pathlib
 print(next((pathlib.Path(importlib.util.find_spec("onnxruntime").origin).parent / "capi").glob("libonnxruntime.so.*")))')
 export EDGEBUILD_TEST_ONNXRUNTIME
 export TSAN_OPTIONS="ignore_noninstrumented_modules=1 ${TSAN_OPTIONS:-}"
-cmake --preset "$preset" -Dpybind11_DIR="$("$bin/python" -m pybind11 --cmakedir)" >"build/configure-$preset.log" 2>&1 || {
+# The LibTorch backend, in the preset without sanitizers: torch's own libraries are not instrumented. Torch is not imported.
+libtorch=
+if [ "$preset" = dev ]; then
+  libtorch=$("$bin/python" -c 'import importlib.util, pathlib
+spec = importlib.util.find_spec("torch")
+print(pathlib.Path(spec.origin).parent if spec else "")')
+fi
+cmake --preset "$preset" -DEDGEBUILD_LIBTORCH_ROOT="$libtorch" -Dpybind11_DIR="$("$bin/python" -m pybind11 --cmakedir)" >"build/configure-$preset.log" 2>&1 || {
   cat "build/configure-$preset.log"
   exit 10
 }

@@ -7,7 +7,10 @@ from edgebuild.cache import file_sha256
 from edgebuild.errors import InternalError
 
 _PARTS = ("CMakeLists.txt", "cmake", "cpp", "toolchains")
-_NOT_NEEDED = ("cpp/bindings/", "cpp/tests/", "cpp/lib/", "cpp/src/statistics/")
+_NOT_NEEDED = (
+    *("cpp/bindings/", "cpp/tests/", "cpp/lib/", "cpp/src/statistics/"),
+    *("cpp/backends/libtorch/", "cmake/FindLibTorch.cmake"),  # a plugin, never part of the runner
+)
 
 
 @dataclass(frozen=True, kw_only=True)
