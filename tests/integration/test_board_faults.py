@@ -38,8 +38,8 @@ FETCHED = [
 
 
 @pytest.fixture(scope="module")
-def offline(tmp_path_factory: pytest.TempPathFactory) -> Offline:
-    made = Offline(tmp_path_factory.mktemp("offline"))
+def offline(module_folder: Callable[[str], Path]) -> Offline:
+    made = Offline(module_folder("offline"))
     torch.manual_seed(2)
     net = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(144, 5))
     torch.jit.save(torch.jit.trace(net.eval(), torch.zeros(1, 3, 8, 8)), made.work / "net.pt")

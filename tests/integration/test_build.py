@@ -69,8 +69,8 @@ class Workplace:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("build"))
+def place(module_folder: Callable[[str], Path]) -> Workplace:
+    return Workplace(module_folder("build"))
 
 
 @pytest.fixture(scope="module")

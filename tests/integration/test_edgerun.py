@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ pytestmark = pytest.mark.skipif(not EDGERUN.exists(), reason=f"{EDGERUN} is not 
 
 
 @pytest.fixture(scope="module")
-def affine(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.affine(tmp_path_factory.mktemp("affine") / "b")
+def affine(module_folder: Callable[[str], Path]) -> Path:
+    return bundles.affine(module_folder("affine") / "b")
 
 
 def edgerun(*arguments: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:

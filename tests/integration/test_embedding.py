@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,11 +34,11 @@ def _run(*command: object, environment: dict[str, str] | None = None) -> str:
 
 
 @pytest.fixture(scope="module")
-def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def prefix(module_folder: Callable[[str], Path]) -> Path:
     """A Release build's install tree, in another folder than it was installed into."""
     if shutil.which("cmake", path=_ENVIRONMENT["PATH"]) is None:
         pytest.skip("cmake is not here")
-    folder = tmp_path_factory.mktemp("embedding")
+    folder = module_folder("embedding")
     build = folder / "build"
     third_party = _ROOT / "build" / "third_party"
     _run(
@@ -55,8 +56,8 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return bundles.affine(tmp_path_factory.mktemp("bundle") / "b")
+def bundle(module_folder: Callable[[str], Path]) -> Path:
+    return bundles.affine(module_folder("bundle") / "b")
 
 
 def _check_run(program: Path, bundle: Path, library_path: Path) -> None:

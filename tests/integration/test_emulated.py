@@ -6,6 +6,7 @@ The user's own cache serves: the first runner for a board takes minutes to compi
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ class Net(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("emulated")
+def work(module_folder: Callable[[str], Path]) -> Path:
+    return module_folder("emulated")
 
 
 @pytest.fixture(scope="module")

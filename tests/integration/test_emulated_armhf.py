@@ -5,6 +5,7 @@ As in test_emulated.py the user's own cache serves, and what a build downloads i
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("armhf")
+def work(module_folder: Callable[[str], Path]) -> Path:
+    return module_folder("armhf")
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """`edgebuild explain` on bundles as a build leaves them: contributions against the shipped graphs, and what else may be asked."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ INPUT = ("--input", "input:float32[1,3,24,24]")
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    place = Workplace(tmp_path_factory.mktemp("explain"))
+def place(module_folder: Callable[[str], Path]) -> Workplace:
+    place = Workplace(module_folder("explain"))
     torch.manual_seed(2)
     layers: list[nn.Module] = []
     for channels in (3, 48, 48):

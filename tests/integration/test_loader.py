@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,8 @@ def own_libc(folder: Path, *, glibc: str | None = None, directory: bool = True, 
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return own_libc(tmp_path_factory.mktemp("loader"))
+def bundle(module_folder: Callable[[str], Path]) -> Path:
+    return own_libc(module_folder("loader"))
 
 
 def run(

@@ -3,7 +3,7 @@
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ def images(count: int, seed: int) -> "np.ndarray[Any, np.dtype[np.float32]]":
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(tmp_path_factory.mktemp("quantize"))
+def place(module_folder: Callable[[str], Path]) -> Workplace:
+    return Workplace(module_folder("quantize"))
 
 
 @pytest.fixture(scope="module")
@@ -110,9 +110,9 @@ def test_manifest_and_report_say_how_it_was_quantised(bundle: Path, report: dict
 
 
 @pytest.fixture(scope="module")
-def replayed(place: Workplace, network: nn.Module, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def replayed(place: Workplace, network: nn.Module, bundle: Path, module_folder: Callable[[str], Path]) -> Path:
     """The same build in another folder with an empty cache, from the decisions and without calibration data."""
-    other = Workplace(tmp_path_factory.mktemp("replay"))
+    other = Workplace(module_folder("replay"))
     (other.work / "net.pt").write_bytes((place.work / "net.pt").read_bytes())
     decisions = place.work / "net.x86-64.decisions.json"
     other.build("net.pt", *INPUT, "--int8", "--decisions", decisions, LC_ALL="C", TZ="Asia/Tokyo")

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,8 @@ def make(path: Path, models: Sequence[tuple[str, bytes]], requires: dict[str, Re
 
 
 @pytest.fixture(scope="module")
-def slow_first(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make(tmp_path_factory.mktemp("slow") / "b", [("slow", product(STEPS)), ("fast", product(0))])
+def slow_first(module_folder: Callable[[str], Path]) -> Path:
+    return make(module_folder("slow") / "b", [("slow", product(STEPS)), ("fast", product(0))])
 
 
 def tuned(bundle: Path, state: Path, *arguments: object, code: int = 0) -> dict[str, Any]:

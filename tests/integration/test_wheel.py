@@ -7,6 +7,7 @@ import sysconfig
 import venv
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,8 @@ def run(*command: str, cwd: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def wheel(module_folder: Callable[[str], Path]) -> Path:
+    folder = module_folder("wheel")
     flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
     run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
     (found,) = folder.glob("edgebuild-*.whl")
@@ -33,9 +34,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def environment(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
     """A new environment with the wheel; its dependencies are those of the tests, not installed a second time."""
-    folder = tmp_path_factory.mktemp("environment")
+    folder = module_folder("environment")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     # A plain path: .pth files behind it, such as the checkout's editable hook, are not followed.
@@ -96,9 +97,9 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
 
 
 @pytest.fixture(scope="module")
-def ready_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ready_made(module_folder: Callable[[str], Path]) -> Path:
     """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found."""
-    folder = tmp_path_factory.mktemp("ready-made")
+    folder = module_folder("ready-made")
     run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), "x86-64", cwd=folder)
     flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
     flags.append(f"--config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR={folder / 'prebuilt'}")
