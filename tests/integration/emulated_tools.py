@@ -6,10 +6,22 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from edgebuild import Bundle
 from edgebuild.cache import Cache
 from edgebuild.devices.emulator import find_emulator
+from edgebuild.machine import machine_arch
 from edgebuild.targets import load_target
+
+BOARD_MARKS = [
+    pytest.mark.skipif(
+        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
+    ),
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.slow,
+    pytest.mark.timeout(2400),  # the first test may compile the board's runner
+]
 
 
 def edgebuild(folder: Path, *arguments: object, code: int = 0) -> tuple[str, str]:

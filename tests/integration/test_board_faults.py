@@ -14,21 +14,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from emulated_tools import BOARD_MARKS
 from offline_build import BOARD, Offline
 
 from edgebuild.cache_sweep import INDEX
-from edgebuild.machine import machine_arch
 from edgebuild.native.debian import pinned_packages
 from edgebuild.targets import targets_folder
 
-pytestmark = [
-    pytest.mark.skipif(
-        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),  # the first test may compile the board's runner
-]
+pytestmark = BOARD_MARKS
 FETCHED = [
     "compile aarch64-linux-gnu",
     *(f"download {name} for arm64" for name in ("libc6", "libcrypt1", "libgcc-s1", "libstdc++6")),

@@ -15,24 +15,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from emulated_tools import BOARD_MARKS
 from offline_build import BOARD, Offline
 from torch import nn
 
 from edgebuild import Bundle
-from edgebuild.machine import machine_arch
 
 SHAPE = (1, 3, 16, 16)
 INT8 = ("--int8", "--calib", "calib", "--effort", "fast", "--min-agreement", "0.5", "--min-sqnr", "10")
 NOBODY = 65534
 
-pytestmark = [
-    pytest.mark.skipif(
-        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),  # the first test may compile the board's runner
-]
+pytestmark = BOARD_MARKS
 
 
 @pytest.fixture(scope="module")

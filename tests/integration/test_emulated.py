@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated_tools import edgebuild, starts_under_debian_11
+from emulated_tools import BOARD_MARKS, edgebuild, starts_under_debian_11
 from torch import nn
 
 from edgebuild import Bundle
@@ -21,7 +21,6 @@ from edgebuild.cache import Cache
 from edgebuild.devices.emulator import find_emulator
 from edgebuild.devices.feeds import run_feeds
 from edgebuild.devices.local import query_edgerun
-from edgebuild.machine import machine_arch
 from edgebuild.native.elf import read_elf
 from edgebuild.native.elf_check import NativeFile, check_native_files
 from edgebuild.targets import load_target
@@ -29,14 +28,7 @@ from edgebuild.targets import load_target
 BOARD = "raspberrypi4"
 SHAPE = (1, 3, 16, 16)
 
-pytestmark = [
-    pytest.mark.skipif(
-        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),  # the first test compiles the board's runner
-]
+pytestmark = BOARD_MARKS
 
 
 class Net(nn.Module):

@@ -12,22 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from emulated_tools import edgebuild, starts_under_debian_11
+from emulated_tools import BOARD_MARKS, edgebuild, starts_under_debian_11
 from torch import nn
 
 from edgebuild import Bundle, Runner
 from edgebuild.errors import IncompatibleError
-from edgebuild.machine import machine_arch
 from edgebuild.native.elf import read_elf
 
-pytestmark = [
-    pytest.mark.skipif(
-        machine_arch() != "x86_64", reason="the board is no foreign one here: this is no x86-64 machine"
-    ),
-    pytest.mark.filterwarnings("ignore"),
-    pytest.mark.slow,
-    pytest.mark.timeout(2400),  # the first test compiles the board's runner
-]
+pytestmark = BOARD_MARKS
 
 
 @pytest.fixture(scope="module")
