@@ -203,23 +203,119 @@ TEST_CASE("a range of nothing, or of more than a float holds, has a scale of 1")
   CHECK(quantization_of({0, 3e38f}).scale == doctest::Approx(3e38 / 255));
 }
 
+struct InTerms {
+  std::vector<float> sizes[2];
+  std::vector<std::uint8_t> integers[2];
+
+  [[nodiscard]] double value(std::size_t row, std::size_t index) const {
+    double sum = 0;
+    for (const int term : {0, 1}) {
+      sum += static_cast<double>(sizes[term][row]) * kTermScale * (integers[term][index] - kMiddle);
+    }
+    return sum;
+  }
+};
+
+InTerms in_terms(const RowPreparation& preparation, const std::vector<float>& rows, std::size_t count) {
+  InTerms result;
+  Terms terms;
+  for (const int term : {0, 1}) {
+    result.sizes[term].resize(count);
+    result.integers[term].resize(count * preparation.width());
+    terms.sizes[term] = result.sizes[term].data();
+    terms.out[term] = result.integers[term].data();
+  }
+  std::vector<float> scratch(preparation.width());
+  quantize_in_terms(preparation, rows.data(), count, scratch.data(), terms);
+  return result;
+}
+
+TEST_CASE("two terms of 8 bits hold a row to a 2^16th of its largest value") {
+  std::mt19937 random(22);
+  std::normal_distribution<float> normal;
+  for (const std::size_t depth : sizes_of({1, 7, 31, 32, 33, 390})) {
+    for (const std::size_t copies : sizes_of({0, 5})) {
+      RowPreparation preparation;
+      preparation.depth = depth;
+      preparation.copies = copies;
+      const std::size_t count = 6, width = preparation.width();
+      std::vector<float> rows(depth * count), factors(width), shifts(copies);
+      std::vector<std::int64_t> columns(copies);
+      for (float& value : factors) value = std::exp(normal(random));
+      for (float& value : shifts) value = normal(random);
+      for (std::int64_t& column : columns) column = static_cast<std::int64_t>(random() % depth);
+      preparation.columns = columns.data();
+      preparation.factors = factors.data();
+      preparation.shifts = shifts.data();
+      const float scales[] = {1.0f, 1e-30f, 0.0f, 1e30f, 1e-5f, 300.0f};
+      for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = normal(random) * scales[i / depth];
+      const InTerms result = in_terms(preparation, rows, count);
+      std::size_t wrong = 0;
+      for (std::size_t r = 0; r < count; ++r) {
+        const std::vector<double> exact = prepared(preparation, rows.data() + r * depth);
+        double largest = 0;
+        for (const double value : exact) largest = std::max(largest, std::abs(value));
+        for (std::size_t j = 0; j < width; ++j) {
+          const double error = std::abs(result.value(r, r * width + j) - exact[j]);
+          if (!(error <= largest / (127 * 254) * 0.52)) ++wrong;
+          for (const int term : {0, 1}) wrong += result.integers[term][r * width + j] == 0 ? 1 : 0;
+        }
+      }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
+TEST_CASE("in two terms, a value that is no number is the least, and the others keep theirs") {
+  for (const std::size_t at : {std::size_t{3}, std::size_t{34}}) {
+    std::vector<float> rows(35, 1.0f);
+    rows[at] = kNan;
+    RowPreparation preparation;
+    preparation.depth = rows.size();
+    const InTerms result = in_terms(preparation, rows, 1);
+    CHECK(result.value(0, at) == doctest::Approx(-1));
+    CHECK(result.value(0, 0) == doctest::Approx(1));
+  }
+  // The least that a float can be keeps its sign and a row of zeros stays one.
+  RowPreparation preparation;
+  preparation.depth = 2;
+  const InTerms result = in_terms(preparation, {1e-45f, -1e-38f, 0.0f, 0.0f}, 2);
+  CHECK(result.value(0, 1) < 0);
+  CHECK(result.sizes[0][1] > 0);
+  CHECK(result.value(1, 2) == 0);
+  CHECK(result.value(1, 3) == 0);
+}
+
 TEST_CASE("rows come back to scale, with a bias and without") {
   std::mt19937 random(21);
   std::normal_distribution<float> normal;
   for (const std::size_t width : sizes_of({0, 1, 7, 8, 33, 390})) {
     for (const std::size_t count : sizes_of({0, 1, 5})) {
-      std::vector<float> rows(width * count), sizes(count), bias(width), out(width * count, kNan);
-      for (std::vector<float>* const of : {&rows, &sizes, &bias}) {
+      std::vector<float> rows(width * count), sizes(count), bias(width), out(width * count);
+      std::vector<float> more(width * count), more_sizes(count);
+      for (std::vector<float>* const of : {&rows, &sizes, &bias, &more, &more_sizes}) {
         for (float& value : *of) value = normal(random);
       }
       for (const bool with_bias : {false, true}) {
-        rescale_rows(rows.data(), count, width, sizes.data(), with_bias ? bias.data() : nullptr, out.data());
-        std::size_t wrong = 0;
-        for (std::size_t i = 0; i < out.size(); ++i) {
-          const double exact = static_cast<double>(rows[i]) * sizes[i / width] + (with_bias ? bias[i % width] : 0.0f);
-          if (!(std::abs(out[i] - exact) <= 1e-6 * (1 + std::abs(exact)))) ++wrong;
+        for (const bool two_terms : {false, true}) {
+          Rescaling rescaling;
+          rescaling.width = width;
+          rescaling.sizes = sizes.data();
+          if (two_terms) {
+            rescaling.second = more.data();
+            rescaling.second_sizes = more_sizes.data();
+          }
+          if (with_bias) rescaling.bias = bias.data();
+          std::fill(out.begin(), out.end(), kNan);
+          rescale_rows(rescaling, rows.data(), count, out.data());
+          std::size_t wrong = 0;
+          for (std::size_t i = 0; i < out.size(); ++i) {
+            double exact = static_cast<double>(rows[i]) * sizes[i / width] + (with_bias ? bias[i % width] : 0.0f);
+            if (two_terms) exact += static_cast<double>(more[i]) * more_sizes[i / width];
+            if (!(std::abs(out[i] - exact) <= 2e-6 * (1 + std::abs(exact)))) ++wrong;
+          }
+          CHECK(wrong == 0);
         }
-        CHECK(wrong == 0);
       }
     }
   }

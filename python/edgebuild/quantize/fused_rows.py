@@ -28,12 +28,14 @@ class QuantizedRows:
         scale: Of all of them.
         zero_point: Of all of them.
         sizes: What each row was divided by, ``(…, 1)``; None: nothing.
+        terms: Whose sum a row is; of two, integers and sizes have an axis more in front.
     """
 
     integers: ir.Value
     scale: ir.Value
     zero_point: ir.Value
     sizes: ir.Value | None
+    terms: int = 1
 
 
 class RowQuantizer:
@@ -41,26 +43,27 @@ class RowQuantizer:
 
     def __init__(self, editor: GraphEditor) -> None:
         self._editor = editor
-        self._done: dict[tuple[ir.Value, bool], QuantizedRows] = {}
+        self._done: dict[tuple[ir.Value, bool, int], QuantizedRows] = {}
 
-    def rows(self, data: ir.Value, *, scaled: bool) -> QuantizedRows:
+    def rows(self, data: ir.Value, *, scaled: bool, terms: int = 1) -> QuantizedRows:
         """The rows of an activation, with what prepares them taken in.
 
         Args:
             data: float32, one axis at least.
             scaled: Whether each row is divided by its largest magnitude.
+            terms: 2: of scaled rows, what rounding leaves is rounded to 8 bits again.
         """
-        if (data, scaled) not in self._done:
-            self._done[data, scaled] = self._write(data, scaled=scaled)
-        return self._done[data, scaled]
+        if (data, scaled, terms) not in self._done:
+            self._done[data, scaled, terms] = self._write(data, scaled=scaled, terms=terms)
+        return self._done[data, scaled, terms]
 
-    def _write(self, data: ir.Value, *, scaled: bool) -> QuantizedRows:
+    def _write(self, data: ir.Value, *, scaled: bool, terms: int) -> QuantizedRows:
         found = preparation_of(data)
         name, shape = data.name or "rows", data.shape
         node = ir.node(
             "QuantizeRows",
             [found.source, found.factors, found.columns, found.shifts],
-            {"scale_rows": int(scaled)},
+            {"scale_rows": int(scaled), "terms": terms},
             domain=DOMAIN,
             num_outputs=4 if scaled else 3,
             name=self._editor.fresh_node(f"{name}_QuantizeRows"),
@@ -69,7 +72,7 @@ class RowQuantizer:
         words = ("quantized", "scale", "zero_point", "sizes")
         for value, word, kind in zip(node.outputs, words, kinds, strict=False):
             value.name, value.type = self._editor.fresh(f"{name}_{word}"), ir.TensorType(kind)
-        node.outputs[0].shape = shape
+        node.outputs[0].shape = shape if shape is None or terms == 1 else ir.Shape([terms, *shape])
         node.outputs[1].shape = node.outputs[2].shape = ir.Shape(())
         self._editor.insert_behind(found.source, [node])
         return QuantizedRows(
@@ -77,6 +80,7 @@ class RowQuantizer:
             scale=node.outputs[1],
             zero_point=node.outputs[2],
             sizes=node.outputs[3] if scaled else None,
+            terms=terms,
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import onnx_ir as ir
@@ -38,7 +39,7 @@ DTYPES = {
 
 _MODES_OF_KIND: Mapping[Kind, tuple[Mode, ...]] = {
     "conv": ("static",),
-    "matmul": ("static", "dynamic", "rowwise", "blockwise"),
+    "matmul": ("static", "dynamic", "rowwise", "two_terms", "blockwise"),
     "recurrent": ("dynamic",),
 }
 
@@ -64,8 +65,8 @@ class Forms:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """In which products may be computed without ranges measured before."""
-        scaled: tuple[Mode, ...] = ("rowwise",) if self.fused_products else ()
-        return ("dynamic", *scaled, *(("blockwise",) if self.blockwise else ()))
+        legal = {"rowwise": self.fused_products, "two_terms": self.fused_rows, "blockwise": self.blockwise}
+        return ("dynamic", *(mode for mode in get_args(Mode) if legal.get(mode)))
 
 
 def forms_of(fused_operators: Collection[str]) -> Forms:
@@ -97,6 +98,9 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         if mode not in _MODES_OF_KIND[layers[name].kind]:
             msg = f"the quantisation plan wants '{name}' {mode}, which no {layers[name].kind} layer can be"
             raise InternalError(msg)
+        if mode == "two_terms" and not forms.fused_rows:
+            msg = f"the quantisation plan wants '{name}' in two terms, for which the target has no operators"
+            raise InternalError(msg)
     static = [layer for name, layer in layers.items() if plan.modes.get(name) == "static"]
     region = static_region(model, plan, forms)
     editor = GraphEditor(graph)
@@ -114,11 +118,11 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         elif layer.kind == "recurrent":
             quantize_lstm(editor, layer, per_channel=scheme.per_channel, reduce_range=scheme.reduce_range)
             fused = True
-        elif mode in ("dynamic", "rowwise") and _in_one_pass(layer, mode, plan, layers, forms):
+        elif _in_one_pass(layer, mode, plan, layers, forms):
             weight = _weight(layer, scheme, plan)
             data = layer.nodes[0].inputs[0]  # as it is now: what gave it may have been replaced
             assert data is not None
-            rows = quantizer.rows(data, scaled=mode == "rowwise")
+            rows = quantizer.rows(data, scaled=mode != "dynamic", terms=2 if mode == "two_terms" else 1)
             products.fused(editor, layer, weight, rows, _shift(layer, weight, plan))
             fused = fused_rows = True
         elif mode == "rowwise":
@@ -142,11 +146,11 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
 
 def _in_one_pass(layer: Layer, mode: Mode, plan: Plan, layers: Mapping[str, Layer], forms: Forms) -> bool:
     """Whether QuantizeRows has anything to do that DynamicQuantizeMatMul has not: prepare rows, or serve several products."""
-    if not forms.fused_rows:
+    if not forms.fused_rows or mode == "blockwise":
         return False
     together = sum(other.data is layer.data and plan.modes.get(name) == mode for name, other in layers.items())
     data = layer.nodes[0].inputs[0]
-    return mode == "rowwise" or together > 1 or (data is not None and preparation_of(data).any)
+    return mode != "dynamic" or together > 1 or (data is not None and preparation_of(data).any)
 
 
 def static_region(model: ir.Model, plan: Plan, forms: Forms) -> Region:

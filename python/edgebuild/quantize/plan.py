@@ -8,9 +8,9 @@ from typing import Any, Literal, get_args
 
 from edgebuild.quantize.copies import MOST_COPIES, Split
 
-Mode = Literal["static", "dynamic", "rowwise", "blockwise"]
-"""How a layer is computed: on ranges measured before, on the range of each run, on that of rows scaled alike, or on integer
-weights with float activations that the kernel quantises block by block."""
+Mode = Literal["static", "dynamic", "rowwise", "two_terms", "blockwise"]
+"""How a layer is computed: on ranges measured before, on the range of each run, on that of rows scaled alike, on rows as the sum
+of two terms of 8 bits, or on integer weights with float activations that the kernel quantises block by block."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,14 @@ _WORTH_SCALING = 0.6
 _MORE_COLUMNS = (1 / 64, 1 / 32, 1 / 16)
 """What splitting may add, of an activation's columns."""
 
-_BLOCKWISE, FLOAT = 1.2, 2.4
-"""What a blockwise product, and a float one, takes more, in times of the integer product."""
+_BLOCKWISE, _SECOND_TERM, FLOAT = 1.2, 0.95, 2.5
+"""What a blockwise product, one of two terms, and a float one, takes more, in times of the integer product."""
+
+_DEAR: Collection[Mode] = ("two_terms", "blockwise")
+"""Next to float."""
+
+_RESOLVED = 127 * 254
+"""Steps of two terms from 0 to a row's largest magnitude."""
 
 _TIMES_OF_FLOAT = 1.0
 """What taking away a product's noise may cost, in times of the integer product. A float one costs 2 more; at that price MiniLM gains 0.1 dB
@@ -50,6 +56,7 @@ class RowCosts:
         scaling: For each value of rows that are scaled.
         rescaling: For each value that a product of scaled rows gives.
         picking: For each copy.
+        second: For each value of rows in two terms, and that their products give; besides scaling.
     """
 
     split: float
@@ -57,12 +64,13 @@ class RowCosts:
     scaling: float
     rescaling: float
     picking: float
+    second: float = 0.0
 
 
 SEPARATE_ROWS = RowCosts(split=100, smoothing=60, scaling=77, rescaling=77, picking=800)
 """As the engine's operators: 0.65 ns to copy and divide a value, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to pick it out."""
 
-FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150)
+FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150, second=8)
 """As edgebuild's own operator, which quantises too: what that takes more than quantising alone."""
 
 
@@ -87,7 +95,7 @@ class Form:
 
     Args:
         alpha: How strongly it is smoothed.
-        mode: "dynamic", or "rowwise" if its rows are scaled alike, or "blockwise"; "float" if its products stay so.
+        mode: "dynamic", or "rowwise" if its rows are scaled alike, or "two_terms" or "blockwise"; "float" if its products stay so.
         split: What becomes of outlying channels first; None: nothing.
         noise: Estimate, over the signal: of the rows in the mean, plus of all together.
         work: What a row takes more than the integer product alone, in multiplications of that.
@@ -116,7 +124,7 @@ def possible_forms(
         sampled: Rows of the activation.
         layers: Products that read them.
         reduce_range: Whether weights have 7 bits.
-        modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
+        modes: "dynamic", and which of "rowwise", "two_terms" and "blockwise" are legal.
         costs: Of preparing rows.
     """
     activation = _Activation(sampled, layers, reduce_range=reduce_range, costs=costs)
@@ -130,13 +138,13 @@ def possible_forms(
         copies = choose_copies(activation.magnitudes, int(part * depth))
         if int((copies - 1).sum()) not in tried:
             tried.add(int((copies - 1).sum()))
-            found += activation.best(copies, near, [mode for mode in modes if mode != "blockwise"])
+            found += activation.best(copies, near, [mode for mode in modes if mode not in _DEAR])
     return found
 
 
 def cheap_form(forms: Sequence[Form]) -> Form:
     """What takes least time: smoothing alone, or scaled rows where these leave far less noise."""
-    whole = [form for form in forms if form.split is None and form.mode != "blockwise"]
+    whole = [form for form in forms if form.split is None and form.mode not in _DEAR]
     return min(whole, key=lambda form: form.noise / (_WORTH_SCALING if form.mode == "rowwise" else 1))
 
 
@@ -159,7 +167,7 @@ def balanced_forms(forms: Mapping[str, Sequence[Form]], work: Mapping[str, float
         forms: By activation.
         work: Multiplications of its products for each row.
     """
-    least = sum(min(form.noise for form in of if form.mode != "blockwise") for of in forms.values())
+    least = sum(min(form.noise for form in of if form.mode not in _DEAR) for of in forms.values())
     price = least / (_TIMES_OF_FLOAT * max(sum(work.values()), 1.0))
     return {name: min(of, key=lambda form: form.noise + price * form.work) for name, of in forms.items()}
 
@@ -209,8 +217,10 @@ class _Activation:
             work += self.costs.split * (depth + added) + (self.costs.picking + width) * added
         elif smoothed and not self.folds:
             work += self.costs.smoothing * depth
-        if mode == "rowwise":
+        if mode in ("rowwise", "two_terms"):
             work += self.costs.scaling * (depth + added) + self.costs.rescaling * width
+        if mode == "two_terms":
+            work += self.costs.second * (depth + width) + _SECOND_TERM * depth * width
         if mode == "blockwise":
             work += _BLOCKWISE * depth * width
         return work
@@ -234,10 +244,12 @@ class _Activation:
             if mode == "blockwise":
                 continue
             sizes = np.ones(len(parts), np.float32)
-            if mode == "rowwise":
+            if mode != "dynamic":
                 sizes = np.abs(parts).max(axis=1, initial=0.0)
             ranged = parts / np.where(sizes > 0, sizes, 1)[:, None]
             step = (max(float(ranged.max()), 0.0) - min(float(ranged.min()), 0.0)) / 255
+            if mode == "two_terms":
+                step = 1 / _RESOLVED
             sizes = sizes[self.heard]
             noise = of_weights + np.square(step * sizes) / 12 * power
             resolved = step * (float(np.median(sizes)) if len(sizes) else 1.0) * divisors * copies

@@ -144,8 +144,16 @@ def fused(
     output = product.outputs[0]
     output.name = editor.fresh(f"{old.name}_MatMulIntegerToFloat")
     output.type, output.shape = old.type, old.shape
+    if rows.terms > 1 and old.shape is not None:
+        output.shape = ir.Shape([rows.terms, *old.shape])
     inputs = [output, rows.sizes, *([] if bias is None else [bias])]
-    rescale = ir.node("RescaleRows", inputs, domain=ROWS_DOMAIN, name=editor.fresh_node(f"{name}_RescaleRows"))
+    rescale = ir.node(
+        "RescaleRows",
+        inputs,
+        {"terms": rows.terms},
+        domain=ROWS_DOMAIN,
+        name=editor.fresh_node(f"{name}_RescaleRows"),
+    )
     _take_place(layer, [product, rescale])
 
 

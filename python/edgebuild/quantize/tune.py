@@ -43,7 +43,7 @@ class Tuning:
 
     Args:
         smoothing: With a strength for each activation.
-        modes: "rowwise" or "blockwise" for the layers that are to be computed so.
+        modes: "rowwise", "two_terms" or "blockwise" for the layers that are to be computed so.
     """
 
     smoothing: Smoothing
@@ -114,7 +114,7 @@ def tune_products(
         open_graph: How a graph is run.
         cache: Where the graph with other outputs lies meanwhile.
         reduce_range: Whether weights have 7 bits.
-        modes: "dynamic", and which of "rowwise" and "blockwise" are legal.
+        modes: "dynamic", and which of "rowwise", "two_terms" and "blockwise" are legal.
         costs: Of preparing rows.
 
     Returns:

@@ -178,6 +178,7 @@ class _Climb:
         counts = {
             "blockwise": plan.count("blockwise"),
             "rows scaled": plan.count("rowwise"),
+            "in two terms": plan.count("two_terms"),
             "split": len(read & set(plan.smoothing.splits)),
         }
         return ", ".join([*words, *(f"{count} {word}" for word, count in counts.items() if count)])

@@ -9,6 +9,7 @@ import pytest
 import quantize_tools as tools
 from quantize_tools import build, data, quantised, run, vector, weight
 
+from edgebuild.errors import InternalError
 from edgebuild.quantize.copies import Split
 from edgebuild.quantize.fused_rows import preparation_of
 from edgebuild.quantize.insert import Forms
@@ -22,19 +23,27 @@ SEPARATE = Forms(fused_products=True)
 
 
 def quantize_rows(
-    x: Array, factors: Array | None = None, columns: Array | None = None, shifts: Array | None = None, *, scaled: bool
+    x: Array,
+    factors: Array | None = None,
+    columns: Array | None = None,
+    shifts: Array | None = None,
+    *,
+    scaled: bool,
+    terms: int = 1,
 ) -> tuple[Array, ...]:
     """The operator alone, in the engine."""
     given = {"factors": factors, "columns": columns, "shifts": shifts}
     make, kinds = onnx.helper.make_tensor_value_info, onnx.TensorProto
-    outputs = [("y", kinds.UINT8, x.ndim), ("scale", kinds.FLOAT, 0), ("zero", kinds.UINT8, 0)]
-    outputs += [("sizes", kinds.FLOAT, x.ndim)] if scaled else []
+    rank = x.ndim + terms - 1
+    outputs = [("y", kinds.UINT8, rank), ("scale", kinds.FLOAT, 0), ("zero", kinds.UINT8, 0)]
+    outputs += [("sizes", kinds.FLOAT, rank)] if scaled else []
     node = onnx.helper.make_node(
         "QuantizeRows",
         ["x", *(name if array is not None else "" for name, array in given.items())],
         [name for name, *_ in outputs],
         domain="edgebuild",
         scale_rows=int(scaled),
+        terms=terms,
     )
     graph = onnx.helper.make_graph(
         [node],
@@ -78,9 +87,26 @@ def test_rows_are_quantised_as_in_numpy(shape: tuple[int, ...], scaled: bool, pa
     assert np.all(np.abs(y - np.clip(want / step + float(zero), 0, 255)) <= 0.502)
 
 
+@pytest.mark.parametrize("shape", [(1,), (33,), (5, 7), (2, 3, 40), (0, 9), (300, 129), (2, 0, 3, 8), (3, 0)])
+def test_two_terms_add_up_to_the_rows(shape: tuple[int, ...]) -> None:
+    random = np.random.default_rng(shape)
+    x = (random.standard_normal(shape) * np.exp(random.standard_normal((*shape[:-1], 1)) * 3)).astype(np.float32)
+    columns = np.zeros(2 if shape[-1] else 0, np.int64)
+    factors = np.exp(random.standard_normal(shape[-1] + len(columns))).astype(np.float32)
+    y, scale, zero, sizes = quantize_rows(x, factors, columns, scaled=True, terms=2)
+    assert y.shape == (2, *shape[:-1], shape[-1] + len(columns))
+    assert sizes.shape == (2, *shape[:-1], 1)
+    want = np.concatenate([x, x[..., columns]], axis=-1).astype(np.float64) * factors
+    got = ((y.astype(np.float64) - int(zero)) * float(scale) * sizes).sum(axis=0)
+    largest = np.max(np.abs(want), axis=-1, keepdims=True, initial=0)
+    assert np.all(np.abs(got - want) <= largest / 2**15.9)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
+        ({"terms": 3}, "expected 1 or 2 terms, got 3"),
+        ({"terms": 2}, "two terms need scaled rows"),
         ({"columns": np.array([8])}, "column 8 of rows of 8 values"),
         ({"columns": np.array([-1])}, "column -1 of rows of 8 values"),
         ({"factors": np.ones(7, np.float32)}, "expected 8 factors, got 7"),
@@ -88,9 +114,9 @@ def test_rows_are_quantised_as_in_numpy(shape: tuple[int, ...], scaled: bool, pa
         ({"columns": np.array([1]), "shifts": np.ones(2, np.float32)}, "expected 1 shifts, got 2"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_reason(more: dict[str, Array], said: str) -> None:
+def test_what_does_not_fit_is_refused_with_the_reason(more: dict[str, Any], said: str) -> None:
     with pytest.raises(Exception, match=f"QuantizeRows: {said}"):
-        quantize_rows(data(3, 8), **more, scaled=False)
+        quantize_rows(data(3, 8), **{"scaled": False, **more})
 
 
 def shared(k: int, *, transposed: bool = False, bias: bool = False) -> ir.Model:
@@ -110,6 +136,42 @@ def shared(k: int, *, transposed: bool = False, bias: bool = False) -> ir.Model:
             text += f"o{name} = {gemm} (x, {name}) "
     outputs = ", ".join(f"float[{dims},24] o{name}" for name in "qkv")
     return build(f"g (float[{dims},{k}] r) => ({outputs}) {{ {text} }}", weights)
+
+
+def float_of_rounded(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with float activations: only the weights are rounded."""
+    found = onnx.ModelProto()
+    found.CopyFrom(proto)
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in found.graph.initializer}
+    nodes = []
+    for node in found.graph.node:
+        if node.op_type == "QuantizeRows":
+            source, factors, columns, shifts = [*node.input, "", "", ""][:4]
+            product = source
+            if columns:
+                nodes.append(onnx.helper.make_node("Gather", [source, columns], ["copied"], axis=-1))
+                behind = "copied"
+                if shifts:
+                    nodes.append(onnx.helper.make_node("Add", ["copied", shifts], ["shifted"]))
+                    behind = "shifted"
+                nodes.append(onnx.helper.make_node("Concat", [source, behind], ["widened"], axis=-1))
+                product = "widened"
+            names = [product, factors] if factors else [product]
+            nodes.append(onnx.helper.make_node("Mul" if factors else "Identity", names, ["prepared"]))
+        elif node.op_type == "MatMulIntegerToFloat":
+            values = arrays[node.input[1]].astype(np.float32) * arrays[node.input[3]]
+            found.graph.initializer.append(onnx.numpy_helper.from_array(values, f"{node.output[0]}_rounded"))
+            nodes.append(onnx.helper.make_node("MatMul", ["prepared", f"{node.output[0]}_rounded"], node.output))
+        elif node.op_type == "RescaleRows":
+            bias = [*node.input, ""][2]
+            names = [node.input[0], bias] if bias else [node.input[0]]
+            nodes.append(onnx.helper.make_node("Add" if bias else "Identity", names, node.output))
+        else:
+            nodes.append(node)
+    del found.graph.node[:]
+    found.graph.node.extend(nodes)
+    del found.graph.value_info[:]
+    return found
 
 
 def prepare(model: ir.Model, k: int, *, split: bool) -> None:
@@ -153,7 +215,40 @@ def test_a_lone_plain_dynamic_product_stays_the_engines() -> None:
     assert tools.operators(quantised(model, plan, forms=ROWS)) == ["DynamicQuantizeMatMul"]
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "rowwise"])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("prepared", ["plain", "smoothed", "split"])
+def test_rows_in_two_terms_lose_nothing_but_what_rounding_the_weights_does(
+    prepared: str, transposed: bool, bias: bool
+) -> None:
+    model = shared(45, transposed=transposed, bias=bias)
+    exact = tools.proto_of(model)
+    if prepared != "plain":
+        prepare(model, 45, split=prepared == "split")
+    names = [layer.name for layer in find_layers(model.graph)]
+    modes: tuple[Mode, ...] = ("two_terms", "rowwise")
+    protos = [quantised(model, Plan(modes=dict.fromkeys(names, mode)), forms=ROWS) for mode in modes]
+    found = tools.operators(protos[0])
+    assert (found.count("QuantizeRows"), found.count("MatMulIntegerToFloat"), found.count("RescaleRows")) == (1, 3, 3)
+    x = data(6, 45) if transposed else data(2, 3, 45)
+    rounded = run(float_of_rounded(protos[0]), {"r": x})
+    for level in ("none", "all"):
+        two, one = (run(proto, {"r": x}, level=level) for proto in protos)
+        for name, want in rounded.items():
+            assert tools.sqnr(want, two[name]) > 75
+            assert tools.sqnr(want, one[name]) < 60
+    for name, want in run(exact, {"r": x}).items():
+        assert tools.sqnr(want, two[name]) > 34
+
+
+def test_two_terms_need_the_operators() -> None:
+    model = build("g (float[N,24] x) => (float[N,20] y) { y = MatMul(x, w) }", {"w": weight(24, 20)})
+    plan = Plan(modes={layer.name: "two_terms" for layer in find_layers(model.graph)})
+    with pytest.raises(InternalError, match="for which the target has no operators"):
+        quantised(model, plan, forms=SEPARATE)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise", "two_terms"])
 @pytest.mark.parametrize("backwards", [False, True])
 def test_products_in_a_row_read_each_other(mode: Mode, backwards: bool) -> None:
     """What a product reads may have been replaced before it."""
@@ -234,7 +329,7 @@ def test_rows_without_values_have_sizes() -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_as_many_sizes_as_rows_are_asked_for(count: int) -> None:
     make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    node = onnx.helper.make_node("RescaleRows", ["x", "sizes"], ["y"], domain="edgebuild")
+    node = onnx.helper.make_node("RescaleRows", ["x", "sizes"], ["y"], domain="edgebuild", terms=1)
     inputs = [make("x", kind, [None, None]), make("sizes", kind, [None, None])]
     graph = onnx.helper.make_graph([node], "g", inputs, [make("y", kind, [None, None])])
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("edgebuild", 1)]

@@ -202,7 +202,7 @@ def test_layers_taken_out_of_a_plan_leave_the_rest() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"modes": {"a": "int3"}}, "expected modes static, dynamic, rowwise, blockwise, got 'int3'"),
+        ({"modes": {"a": "int3"}}, "expected modes static, dynamic, rowwise, two_terms, blockwise, got 'int3'"),
         ({"modes": ["a"]}, "not a quantisation plan"),
         ({"modes": None}, "not a quantisation plan"),
         ({"operators": 3}, "not a quantisation plan"),

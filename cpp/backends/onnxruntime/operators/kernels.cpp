@@ -98,6 +98,15 @@ OrtStatus* share_out(const OrtApi& api, const OrtKernelContext& context, std::si
   return api.KernelContext_ParallelFor(&context, call, shares, 0, const_cast<Work*>(&work));
 }
 
+/// The attribute "terms".
+OrtStatus* read_terms(const OrtApi& api, const OrtKernelInfo& info, const char* name, bool* two) {
+  std::int64_t terms = 0;
+  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "terms", &terms));
+  if (terms != 1 && terms != 2) return refuse(api, name, "expected 1 or 2 terms, got " + std::to_string(terms));
+  *two = terms == 2;
+  return nullptr;
+}
+
 template <typename Body>
 OrtStatus* guarded(const OrtApi& api, const char* name, const Body& body) noexcept {
   try {
@@ -111,11 +120,14 @@ OrtStatus* guarded(const OrtApi& api, const char* name, const Body& body) noexce
 
 OrtStatus* QuantizeRows::create(const OrtApi& api, const OrtKernelInfo& info, QuantizeRows** out) {
   std::int64_t scale_rows = 0;
+  bool two_terms = false;
   EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "scale_rows", &scale_rows));
+  EDGEBUILD_ORT_TRY(read_terms(api, info, kName, &two_terms));
+  if (two_terms && scale_rows == 0) return refuse(api, kName, "two terms need scaled rows");
   std::size_t outputs = 0;
   EDGEBUILD_ORT_TRY(api.KernelInfo_GetOutputCount(&info, &outputs));
   if (scale_rows != 0 && outputs < kOutputs.size()) return refuse(api, kName, "scaled rows need the output 'sizes'");
-  *out = new (std::nothrow) QuantizeRows(api, scale_rows != 0);
+  *out = new (std::nothrow) QuantizeRows(api, scale_rows != 0, two_terms);
   return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
 }
 
@@ -152,6 +164,7 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     }
 
     std::vector<std::int64_t> shape = rows.shape;
+    if (two_terms_) shape.insert(shape.begin(), 2);
     shape.back() = static_cast<std::int64_t>(width);
     std::uint8_t* integers = nullptr;
     float* scale = nullptr;
@@ -173,6 +186,17 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     std::vector<Extent> extents(shares.count);
     std::vector<float> scratch(prepared ? shares.count * width : 0);
     const auto own_scratch = [&](std::size_t share) { return prepared ? scratch.data() + share * width : nullptr; };
+    if (two_terms_) {
+      *scale = kTermScale;
+      *zero_point = kMiddle;
+      return share_out(api_, context, shares.count, [&](std::size_t share) {
+        const std::size_t begin = shares.begin(share);
+        const Terms terms = {{sizes + begin, sizes + count + begin},
+                             {integers + begin * width, integers + (count + begin) * width}};
+        quantize_in_terms(preparation, rows.data + begin * preparation.depth, shares.size(share), own_scratch(share),
+                          terms);
+      });
+    }
     EDGEBUILD_ORT_TRY(share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
       extents[share] = measure_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
@@ -192,8 +216,10 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
   });
 }
 
-OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& /*info*/, RescaleRows** out) {
-  *out = new (std::nothrow) RescaleRows(api);
+OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& info, RescaleRows** out) {
+  bool two_terms = false;
+  EDGEBUILD_ORT_TRY(read_terms(api, info, kName, &two_terms));
+  *out = new (std::nothrow) RescaleRows(api, two_terms);
   return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
 }
 
@@ -205,16 +231,29 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
     EDGEBUILD_ORT_TRY(read(api_, context, 2, &bias));
     if (rows.data == nullptr || rows.shape.empty()) return refuse(api_, kName, "expected rows, got a scalar");
     const auto width = static_cast<std::size_t>(rows.shape.back());
-    const std::size_t count = width == 0 ? 0 : rows.count / width;
-    if (sizes.count != count && width != 0) return refuse(api_, kName, counts("sizes", count, sizes.count));
+    const std::size_t all = width == 0 ? 0 : rows.count / width;
+    if (two_terms_ && (rows.shape.size() < 2 || rows.shape.front() != 2)) {
+      return refuse(api_, kName, "expected the rows of two terms along the first axis");
+    }
+    if (sizes.count != all && width != 0) return refuse(api_, kName, counts("sizes", all, sizes.count));
     if (bias.data != nullptr && bias.count != width) return refuse(api_, kName, counts("biases", width, bias.count));
     float* out = nullptr;
-    EDGEBUILD_ORT_TRY(write(api_, context, 0, rows.shape, &out));
+    std::vector<std::int64_t> shape = rows.shape;
+    if (two_terms_) shape.erase(shape.begin());
+    EDGEBUILD_ORT_TRY(write(api_, context, 0, shape, &out));
+    const std::size_t count = two_terms_ ? all / 2 : all;
     const Shares shares(count, width);
     return share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
-      rescale_rows(rows.data + begin * width, shares.size(share), width, sizes.data + begin, bias.data,
-                   out + begin * width);
+      Rescaling rescaling;
+      rescaling.width = width;
+      rescaling.sizes = sizes.data + begin;
+      rescaling.bias = bias.data;
+      if (two_terms_) {
+        rescaling.second = rows.data + (count + begin) * width;
+        rescaling.second_sizes = sizes.data + count + begin;
+      }
+      rescale_rows(rescaling, rows.data + begin * width, shares.size(share), out + begin * width);
     });
   });
 }

@@ -36,9 +36,11 @@ class QuantizeRows {
   OrtStatus* compute(OrtKernelContext& context) const;
 
  private:
-  QuantizeRows(const OrtApi& api, bool scale_rows) noexcept : api_(api), scale_rows_(scale_rows) {}
+  QuantizeRows(const OrtApi& api, bool scale_rows, bool two_terms) noexcept
+      : api_(api), scale_rows_(scale_rows), two_terms_(two_terms) {}
   const OrtApi& api_;
   bool scale_rows_;
+  bool two_terms_;
 };
 
 /// See register.hpp.
@@ -56,8 +58,9 @@ class RescaleRows {
   OrtStatus* compute(OrtKernelContext& context) const;
 
  private:
-  explicit RescaleRows(const OrtApi& api) noexcept : api_(api) {}
+  RescaleRows(const OrtApi& api, bool two_terms) noexcept : api_(api), two_terms_(two_terms) {}
   const OrtApi& api_;
+  bool two_terms_;
 };
 
 }  // namespace edgebuild::onnxruntime

@@ -121,13 +121,73 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
   }
 }
 
-[[gnu::always_inline]] inline void rescale(const float* rows, std::size_t count, std::size_t width, const float* sizes,
-                                           const float* bias, float* out) noexcept {
+constexpr float kMost = 127.0f;               // Of the integers of a term, counted from kMiddle.
+constexpr float kSecondSteps = 2.0f * kMost;  // Steps of the second term in one of the first.
+
+/// kBlock values, each divided by its row's size, as the integers of two terms. NaN becomes the least.
+[[gnu::always_inline]] inline void split_block(const float* values, float by_size, std::uint8_t* first,
+                                               std::uint8_t* second) noexcept {
+  std::int32_t firsts[kBlock];
+  std::int32_t seconds[kBlock];
+  const Floats least = Floats{} - kMost;
+  const Floats most = Floats{} + kMost;
+  for (std::size_t k = 0; k < kBlock; k += kLanes) {
+    Floats value;
+    EDGEBUILD_LOAD(value, values + k);
+    value = (value * by_size) * kMost;
+    value = value > least ? value : least;
+    value = value < most ? value : most;
+    const Floats rounded = value + kRounder;
+    const Floats rest = (value - (rounded - kRounder)) * kSecondSteps + kRounder;  // The difference is exact.
+    EDGEBUILD_STORE(firsts + k, rounded);
+    EDGEBUILD_STORE(seconds + k, rest);
+  }
+  for (std::size_t k = 0; k < kBlock; ++k) first[k] = static_cast<std::uint8_t>(firsts[k] + kMiddle);
+  for (std::size_t k = 0; k < kBlock; ++k) second[k] = static_cast<std::uint8_t>(seconds[k] + kMiddle);
+}
+
+[[gnu::always_inline]] inline void split_in_terms(const RowPreparation& preparation, const float* rows,
+                                                  std::size_t count, float* scratch, const Terms& terms) noexcept {
+  const std::size_t width = preparation.width();
   for (std::size_t r = 0; r < count; ++r) {
-    const float size = sizes[r];
+    const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
+    const Extent own = extent_of(values, width);
+    const float size = std::max({-own.low, own.high, kLeastSize});
+    terms.sizes[0][r] = size;
+    terms.sizes[1][r] = size / kSecondSteps;
+    const float by_size = 1.0f / size;  // Not taken together with kMost: beyond what a float holds for the least rows.
+    std::uint8_t* const first = terms.out[0] + r * width;
+    std::uint8_t* const second = terms.out[1] + r * width;
+    std::size_t j = 0;
+    for (; j + kBlock <= width; j += kBlock) split_block(values + j, by_size, first + j, second + j);
+    if (j < width) {
+      float last[kBlock] = {};
+      std::uint8_t parts[2][kBlock];
+      std::copy_n(values + j, width - j, last);
+      split_block(last, by_size, parts[0], parts[1]);
+      std::copy_n(parts[0], width - j, first + j);
+      std::copy_n(parts[1], width - j, second + j);
+    }
+  }
+}
+
+[[gnu::always_inline]] inline void rescale(const Rescaling& rescaling, const float* rows, std::size_t count,
+                                           float* out) noexcept {
+  const std::size_t width = rescaling.width;
+  const float* const bias = rescaling.bias;
+  for (std::size_t r = 0; r < count; ++r) {
+    const float size = rescaling.sizes[r];
     const float* const row = rows + r * width;
     float* const result = out + r * width;
-    if (bias == nullptr) {
+    if (rescaling.second != nullptr) {
+      const float second_size = rescaling.second_sizes[r];
+      const float* const second = rescaling.second + r * width;
+      if (bias == nullptr) {
+        for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size + second[j] * second_size;
+      } else {
+        for (std::size_t j = 0; j < width; ++j) result[j] = (row[j] * size + second[j] * second_size) + bias[j];
+      }
+    } else if (bias == nullptr) {
       for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size;
     } else {
       for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size + bias[j];
@@ -164,9 +224,15 @@ __attribute__((target("avx2"))) void quantize_avx2(const RowPreparation& prepara
   quantize(preparation, rows, count, sizes, quantization, scratch, out);
 }
 
-__attribute__((target("avx2"))) void rescale_avx2(const float* rows, std::size_t count, std::size_t width,
-                                                  const float* sizes, const float* bias, float* out) noexcept {
-  rescale(rows, count, width, sizes, bias, out);
+__attribute__((target("avx2"))) void split_in_terms_avx2(const RowPreparation& preparation, const float* rows,
+                                                         std::size_t count, float* scratch,
+                                                         const Terms& terms) noexcept {
+  split_in_terms(preparation, rows, count, scratch, terms);
+}
+
+__attribute__((target("avx2"))) void rescale_avx2(const Rescaling& rescaling, const float* rows, std::size_t count,
+                                                  float* out) noexcept {
+  rescale(rescaling, rows, count, out);
 }
 
 #endif
@@ -197,12 +263,19 @@ void quantize_rows(const RowPreparation& preparation, const float* rows, std::si
   quantize(preparation, rows, count, sizes, quantization, scratch, out);
 }
 
-void rescale_rows(const float* rows, std::size_t count, std::size_t width, const float* sizes, const float* bias,
-                  float* out) noexcept {
+void quantize_in_terms(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,
+                       const Terms& terms) noexcept {
 #if defined(__x86_64__)
-  if (has_avx2()) return rescale_avx2(rows, count, width, sizes, bias, out);
+  if (has_avx2()) return split_in_terms_avx2(preparation, rows, count, scratch, terms);
 #endif
-  rescale(rows, count, width, sizes, bias, out);
+  split_in_terms(preparation, rows, count, scratch, terms);
+}
+
+void rescale_rows(const Rescaling& rescaling, const float* rows, std::size_t count, float* out) noexcept {
+#if defined(__x86_64__)
+  if (has_avx2()) return rescale_avx2(rescaling, rows, count, out);
+#endif
+  rescale(rescaling, rows, count, out);
 }
 
 }  // namespace edgebuild::onnxruntime
