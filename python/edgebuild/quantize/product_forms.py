@@ -57,6 +57,7 @@ class RowCosts:
         rescaling: For each value that a product of scaled rows gives.
         picking: For each copy.
         second: For each value of rows in two terms, and that their products give; besides scaling.
+        own_ranges: Whether each scaled row has a range of its own, or rows of a largest magnitude of 1 share one.
     """
 
     split: float
@@ -65,12 +66,13 @@ class RowCosts:
     rescaling: float
     picking: float
     second: float = 0.0
+    own_ranges: bool = False
 
 
 SEPARATE_ROWS = RowCosts(split=100, smoothing=60, scaling=77, rescaling=77, picking=800)
 """As the engine's operators: 0.65 ns to copy and divide a value, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to pick it out."""
 
-FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150, second=8)
+FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150, second=8, own_ranges=True)
 """As edgebuild's own operator, which quantises too: what that takes more than quantising alone."""
 
 
@@ -243,16 +245,9 @@ class _Activation:
         for mode in modes:
             if mode == "blockwise":
                 continue
-            sizes = np.ones(len(parts), np.float32)
-            if mode != "dynamic":
-                sizes = np.abs(parts).max(axis=1, initial=0.0)
-            ranged = parts / np.where(sizes > 0, sizes, 1)[:, None]
-            step = (max(float(ranged.max()), 0.0) - min(float(ranged.min()), 0.0)) / 255
-            if mode == "two_terms":
-                step = 1 / _RESOLVED
-            sizes = sizes[self.heard]
-            noise = of_weights + np.square(step * sizes) / 12 * power
-            resolved = step * (float(np.median(sizes)) if len(sizes) else 1.0) * divisors * copies
+            steps = _steps(parts, mode, own_ranges=self.costs.own_ranges)[self.heard]
+            noise = of_weights + np.square(steps) / 12 * power
+            resolved = (float(np.median(steps)) if len(steps) else 1.0) * divisors * copies
             found[mode] = _relative(noise, self.signal), resolved
         return found
 
@@ -267,6 +262,21 @@ class _Activation:
             steps = np.abs(heard[:, begin : begin + BLOCK]).max(axis=1, initial=0.0) / 127
             noise += np.square(steps) / 12 * float(np.square(weight[begin : begin + BLOCK]).sum())
         return noise
+
+
+def _steps(rows: Matrix, mode: Mode, *, own_ranges: bool) -> npt.NDArray[np.float32]:
+    """What one step of its integers is worth, for each row."""
+    low, high = rows.min(axis=1, initial=0.0), rows.max(axis=1, initial=0.0)
+    sizes = np.maximum(-low, high)
+    if mode == "two_terms":
+        return np.asarray(sizes / _RESOLVED, np.float32)
+    if mode == "rowwise" and own_ranges:
+        return np.asarray((high - low) / 255, np.float32)
+    if mode == "dynamic":
+        sizes = np.ones_like(sizes)
+    divisors = np.where(sizes > 0, sizes, 1)
+    shared = float((high / divisors).max(initial=0.0)) - float((low / divisors).min(initial=0.0))
+    return np.asarray(sizes * shared / 255, np.float32)
 
 
 def _relative(noise: npt.NDArray[np.floating[Any]], signal: npt.NDArray[np.floating[Any]]) -> float:

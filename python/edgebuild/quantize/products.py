@@ -146,7 +146,12 @@ def fused(
     output.type, output.shape = old.type, old.shape
     if rows.terms > 1 and old.shape is not None:
         output.shape = ir.Shape([rows.terms, *old.shape])
-    inputs = [output, rows.sizes, *([] if bias is None else [bias])]
+    inputs: list[ir.Value | None] = [output, rows.sizes, *([] if bias is None else [bias])]
+    if rows.offsets is not None:
+        sums = weight.values.sum(axis=0, dtype=np.int64) * weight.scales.astype(np.float64)
+        of_columns = np.broadcast_to(sums, weight.values.shape[1:]).astype(np.float32)
+        inputs = [output, rows.sizes, bias, rows.offsets]
+        inputs.append(editor.initializer(f"{layer.weight.name or name}_sums", of_columns, ir.DataType.FLOAT))
     rescale = ir.node(
         "RescaleRows",
         inputs,

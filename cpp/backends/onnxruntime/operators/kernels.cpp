@@ -126,7 +126,11 @@ OrtStatus* QuantizeRows::create(const OrtApi& api, const OrtKernelInfo& info, Qu
   if (two_terms && scale_rows == 0) return refuse(api, kName, "two terms need scaled rows");
   std::size_t outputs = 0;
   EDGEBUILD_ORT_TRY(api.KernelInfo_GetOutputCount(&info, &outputs));
-  if (scale_rows != 0 && outputs < kOutputs.size()) return refuse(api, kName, "scaled rows need the output 'sizes'");
+  if (scale_rows != 0 && outputs < (two_terms ? 4 : kOutputs.size())) {
+    return refuse(
+        api, kName,
+        two_terms ? "two terms need the output 'sizes'" : "scaled rows need the outputs 'sizes' and 'offsets'");
+  }
   *out = new (std::nothrow) QuantizeRows(api, scale_rows != 0, two_terms);
   return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
 }
@@ -147,7 +151,6 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     preparation.factors = factors.data;
     preparation.columns = columns.data;
     preparation.shifts = shifts.data;
-    preparation.scale_rows = scale_rows_;
     const std::size_t width = preparation.width();
     if (factors.data != nullptr && factors.count != width) {
       return refuse(api_, kName, counts("factors", width, factors.count));
@@ -170,14 +173,20 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     float* scale = nullptr;
     std::uint8_t* zero_point = nullptr;
     float* sizes = nullptr;
+    float* offsets = nullptr;
     EDGEBUILD_ORT_TRY(write(api_, context, 0, shape, &integers));
     EDGEBUILD_ORT_TRY(write(api_, context, 1, {}, &scale));
     EDGEBUILD_ORT_TRY(write(api_, context, 2, {}, &zero_point));
     if (scale_rows_) {
       shape.back() = 1;
       EDGEBUILD_ORT_TRY(write(api_, context, 3, shape, &sizes));
-      // Rows without values have sizes too.
-      if (width == 0) std::fill_n(sizes, elements(shape), 1.0f);
+      if (!two_terms_) EDGEBUILD_ORT_TRY(write(api_, context, 4, shape, &offsets));
+      if (width == 0) {  // Rows without values have sizes too.
+        std::fill_n(sizes, elements(shape), 1.0f);
+        if (!two_terms_) std::fill_n(offsets, elements(shape), 0.0f);
+      }
+      *scale = 1.0f;
+      *zero_point = kMiddle;
     }
 
     const std::size_t count = preparation.depth == 0 ? 0 : rows.count / preparation.depth;
@@ -187,8 +196,6 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     std::vector<float> scratch(prepared ? shares.count * width : 0);
     const auto own_scratch = [&](std::size_t share) { return prepared ? scratch.data() + share * width : nullptr; };
     if (two_terms_) {
-      *scale = kTermScale;
-      *zero_point = kMiddle;
       return share_out(api_, context, shares.count, [&](std::size_t share) {
         const std::size_t begin = shares.begin(share);
         const Terms terms = {{sizes + begin, sizes + count + begin},
@@ -197,10 +204,17 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
                           terms);
       });
     }
+    if (scale_rows_) {
+      return share_out(api_, context, shares.count, [&](std::size_t share) {
+        const std::size_t begin = shares.begin(share);
+        quantize_each_row(preparation, rows.data + begin * preparation.depth, shares.size(share), own_scratch(share),
+                          sizes + begin, offsets + begin, integers + begin * width);
+      });
+    }
     EDGEBUILD_ORT_TRY(share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
-      extents[share] = measure_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
-                                    sizes == nullptr ? nullptr : sizes + begin, own_scratch(share));
+      extents[share] =
+          measure_rows(preparation, rows.data + begin * preparation.depth, shares.size(share), own_scratch(share));
     }));
     Extent extent;
     for (const Extent& part : extents) extent.include(part);
@@ -209,9 +223,8 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     *zero_point = quantization.zero_point;
     return share_out(api_, context, shares.count, [&](std::size_t share) {
       const std::size_t begin = shares.begin(share);
-      quantize_rows(preparation, rows.data + begin * preparation.depth, shares.size(share),
-                    sizes == nullptr ? nullptr : sizes + begin, quantization, own_scratch(share),
-                    integers + begin * width);
+      quantize_rows(preparation, rows.data + begin * preparation.depth, shares.size(share), quantization,
+                    own_scratch(share), integers + begin * width);
     });
   });
 }
@@ -225,10 +238,12 @@ OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& info, Res
 
 OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
   return guarded(api_, kName, [&]() -> OrtStatus* {
-    Input<float> rows, sizes, bias;
+    Input<float> rows, sizes, bias, offsets, sums;
     EDGEBUILD_ORT_TRY(read(api_, context, 0, &rows));
     EDGEBUILD_ORT_TRY(read(api_, context, 1, &sizes));
     EDGEBUILD_ORT_TRY(read(api_, context, 2, &bias));
+    EDGEBUILD_ORT_TRY(read(api_, context, 3, &offsets));
+    EDGEBUILD_ORT_TRY(read(api_, context, 4, &sums));
     if (rows.data == nullptr || rows.shape.empty()) return refuse(api_, kName, "expected rows, got a scalar");
     const auto width = static_cast<std::size_t>(rows.shape.back());
     const std::size_t all = width == 0 ? 0 : rows.count / width;
@@ -237,6 +252,13 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
     }
     if (sizes.count != all && width != 0) return refuse(api_, kName, counts("sizes", all, sizes.count));
     if (bias.data != nullptr && bias.count != width) return refuse(api_, kName, counts("biases", width, bias.count));
+    if (offsets.data != nullptr && (two_terms_ || sums.data == nullptr)) {
+      return refuse(api_, kName, "offsets need sums, and one term");
+    }
+    if (offsets.data != nullptr && offsets.count != all && width != 0) {
+      return refuse(api_, kName, counts("offsets", all, offsets.count));
+    }
+    if (sums.data != nullptr && sums.count != width) return refuse(api_, kName, counts("sums", width, sums.count));
     float* out = nullptr;
     std::vector<std::int64_t> shape = rows.shape;
     if (two_terms_) shape.erase(shape.begin());
@@ -249,6 +271,8 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
       rescaling.width = width;
       rescaling.sizes = sizes.data + begin;
       rescaling.bias = bias.data;
+      rescaling.offsets = offsets.data == nullptr ? nullptr : offsets.data + begin;
+      rescaling.sums = sums.data;
       if (two_terms_) {
         rescaling.second = rows.data + (count + begin) * width;
         rescaling.second_sizes = sizes.data + count + begin;

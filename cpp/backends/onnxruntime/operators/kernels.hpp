@@ -25,10 +25,11 @@ class QuantizeRows {
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, INPUT_OUTPUT_OPTIONAL},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
   }};
-  static constexpr std::array<Argument, 4> kOutputs = {{
+  static constexpr std::array<Argument, 5> kOutputs = {{
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8},
+      {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
   }};
 
@@ -47,9 +48,11 @@ class QuantizeRows {
 class RescaleRows {
  public:
   static constexpr char kName[] = "RescaleRows";
-  static constexpr std::array<Argument, 3> kInputs = {{
+  static constexpr std::array<Argument, 5> kInputs = {{
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT},
+      {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
+      {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
       {ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, INPUT_OUTPUT_OPTIONAL},
   }};
   static constexpr std::array<Argument, 1> kOutputs = {{{ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT}}};

@@ -1,14 +1,17 @@
 // edgebuild's own operators, domain "edgebuild" version 1, for graphs that the builder writes:
 //
-//   QuantizeRows(X, factors?, columns?, shifts?) -> (Y, scale, zero_point, sizes?)   attributes scale_rows: 0 or 1,
-//                                                                                    terms: 1 or 2
+//   QuantizeRows(X, factors?, columns?, shifts?) -> (Y, scale, zero_point, sizes?, offsets?)
+//     attributes scale_rows: 0 or 1; terms: 1 or 2
 //     X float (..., K); factors float (K + E); columns int64 (E); shifts float (E)
-//     Y uint8 (..., K + E): rows prepared as in rows.hpp, on the range of all of them; scale float (); zero_point uint8
-//     (); sizes float (..., 1): what each row was divided by, if scale_rows is 1.
-//     With two terms, for which scale_rows is 1, Y and sizes have an axis more in front: (2, ..., K + E), (2, ..., 1).
-//   RescaleRows(X, sizes, bias?) -> Y   attribute terms: 1 or 2
-//     X float (..., N), sizes float (..., 1), bias float (N); Y = X * sizes + bias
-//     With two terms X is (2, ..., N), sizes (2, ..., 1) and Y (..., N) = X[0] * sizes[0] + X[1] * sizes[1] + bias.
+//     Y uint8 (..., K + E): rows prepared as in rows.hpp; scale float (); zero_point uint8 (), of the range of all
+//     rows. scale_rows: each row on its own range; scale is 1, zero_point 128, sizes float (..., 1) the rows' scales,
+//     offsets
+//       float (..., 1) 128 less their zero points.
+//     terms 2 (with scale_rows): Y and sizes have an axis more in front, (2, ..., K + E) and (2, ..., 1); no offsets.
+//   RescaleRows(X, sizes, bias?, offsets?, sums?) -> Y   attribute terms: 1 or 2
+//     X float (..., N), sizes, offsets float (..., 1), bias, sums float (N); Y = (X + offsets * sums) * sizes + bias,
+//       where sums are those of the weights that each column of X was made with.
+//     terms 2: X is (2, ..., N), sizes (2, ..., 1) and Y (..., N) = X[0] * sizes[0] + X[1] * sizes[1] + bias.
 
 #ifndef EDGEBUILD_BACKENDS_ONNXRUNTIME_OPERATORS_REGISTER_HPP_
 #define EDGEBUILD_BACKENDS_ONNXRUNTIME_OPERATORS_REGISTER_HPP_

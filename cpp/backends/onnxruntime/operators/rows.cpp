@@ -15,6 +15,15 @@
 #endif
 
 namespace edgebuild::onnxruntime {
+
+Quantization quantization_of(const Extent& extent) noexcept {
+  const float scale = (extent.high - extent.low) / 255.0f;
+  // Also where the range is not finite or below what float can divide by: nothing better is to be had there.
+  if (!(scale >= std::numeric_limits<float>::min()) || !std::isfinite(scale)) return {};
+  const float zero_point = std::nearbyint(std::clamp(-extent.low / scale, 0.0f, 255.0f));
+  return {scale, static_cast<std::uint8_t>(zero_point)};
+}
+
 namespace {
 
 using Floats = float __attribute__((vector_size(32)));
@@ -68,56 +77,71 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
 }
 
 [[gnu::always_inline]] inline Extent measure(const RowPreparation& preparation, const float* rows, std::size_t count,
-                                             float* sizes, float* scratch) noexcept {
+                                             float* scratch) noexcept {
   Extent extent;
   for (std::size_t r = 0; r < count; ++r) {
-    const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
-    Extent own = extent_of(values, preparation.width());
-    if (preparation.scale_rows) {
-      const float size = std::max({-own.low, own.high, kLeastSize});
-      sizes[r] = size;
-      own = {own.low / size, own.high / size};
-    }
-    extent.include(own);
+    extent.include(extent_of(prepare(preparation, rows + r * preparation.depth, scratch), preparation.width()));
   }
   return extent;
 }
 
-[[gnu::always_inline]] inline void quantize(const RowPreparation& preparation, const float* rows, std::size_t count,
-                                            const float* sizes, const Quantization& quantization, float* scratch,
-                                            std::uint8_t* out) noexcept {
-  const std::size_t width = preparation.width();
+/// Values, divided by `1 / by_size` and the scale, as integers.
+[[gnu::always_inline]] inline void quantize_row(const float* values, std::size_t width, float by_size,
+                                                const Quantization& quantization, std::uint8_t* integers) noexcept {
   const float least = -static_cast<float>(quantization.zero_point);
   const float most = 255.0f + least;
   const float by_scale = 1.0f / quantization.scale;
+  std::size_t j = 0;
+  for (; j + kBlock <= width; j += kBlock) {
+    std::int32_t block[kBlock];
+    for (std::size_t k = 0; k < kBlock; k += kLanes) {
+      Floats value;
+      EDGEBUILD_LOAD(value, values + j + k);
+      value = (value * by_size) * by_scale;
+      value = value > least ? value : Floats{} + least;  // a NaN becomes the least
+      value = value < most ? value : Floats{} + most;
+      value = value + kRounder;
+      Ints integer;
+      EDGEBUILD_LOAD(integer, &value);
+      integer += quantization.zero_point;
+      EDGEBUILD_STORE(block + k, integer);
+    }
+    for (std::size_t k = 0; k < kBlock; ++k) integers[j + k] = static_cast<std::uint8_t>(block[k]);
+  }
+  for (; j < width; ++j) {
+    float value = (values[j] * by_size) * by_scale;
+    value = value > least ? value : least;
+    value = value < most ? value : most;
+    integers[j] = static_cast<std::uint8_t>(std::bit_cast<std::int32_t>(value + kRounder) + quantization.zero_point);
+  }
+}
+
+[[gnu::always_inline]] inline void quantize(const RowPreparation& preparation, const float* rows, std::size_t count,
+                                            const Quantization& quantization, float* scratch,
+                                            std::uint8_t* out) noexcept {
   for (std::size_t r = 0; r < count; ++r) {
     const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
-    // Two factors: their product may be beyond what a float holds where a row is next to nothing.
-    const float by_size = preparation.scale_rows ? 1.0f / sizes[r] : 1.0f;
-    std::uint8_t* const integers = out + r * width;
-    std::size_t j = 0;
-    for (; j + kBlock <= width; j += kBlock) {
-      std::int32_t block[kBlock];
-      for (std::size_t k = 0; k < kBlock; k += kLanes) {
-        Floats value;
-        EDGEBUILD_LOAD(value, values + j + k);
-        value = (value * by_size) * by_scale;
-        value = value > least ? value : Floats{} + least;  // a NaN becomes the least
-        value = value < most ? value : Floats{} + most;
-        value = value + kRounder;
-        Ints integer;
-        EDGEBUILD_LOAD(integer, &value);
-        integer += quantization.zero_point;
-        EDGEBUILD_STORE(block + k, integer);
-      }
-      for (std::size_t k = 0; k < kBlock; ++k) integers[j + k] = static_cast<std::uint8_t>(block[k]);
-    }
-    for (; j < width; ++j) {
-      float value = (values[j] * by_size) * by_scale;
-      value = value > least ? value : least;
-      value = value < most ? value : most;
-      integers[j] = static_cast<std::uint8_t>(std::bit_cast<std::int32_t>(value + kRounder) + quantization.zero_point);
-    }
+    quantize_row(values, preparation.width(), 1.0f, quantization, out + r * preparation.width());
+  }
+}
+
+/// What a row is divided by before its range is looked at: beyond its ends a float holds no range of 255 steps.
+[[gnu::always_inline]] inline float size_of(const Extent& extent) noexcept {
+  return std::max({-extent.low, extent.high, kLeastSize});
+}
+
+[[gnu::always_inline]] inline void quantize_each(const RowPreparation& preparation, const float* rows,
+                                                 std::size_t count, float* scratch, float* sizes, float* offsets,
+                                                 std::uint8_t* out) noexcept {
+  const std::size_t width = preparation.width();
+  for (std::size_t r = 0; r < count; ++r) {
+    const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
+    const Extent extent = extent_of(values, width);
+    const float size = size_of(extent);
+    const Quantization quantization = quantization_of({extent.low / size, extent.high / size});
+    sizes[r] = size * quantization.scale;
+    offsets[r] = static_cast<float>(kMiddle) - static_cast<float>(quantization.zero_point);
+    quantize_row(values, width, 1.0f / size, quantization, out + r * width);
   }
 }
 
@@ -151,10 +175,9 @@ constexpr float kSecondSteps = 2.0f * kMost;  // Steps of the second term in one
   const std::size_t width = preparation.width();
   for (std::size_t r = 0; r < count; ++r) {
     const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
-    const Extent own = extent_of(values, width);
-    const float size = std::max({-own.low, own.high, kLeastSize});
-    terms.sizes[0][r] = size;
-    terms.sizes[1][r] = size / kSecondSteps;
+    const float size = size_of(extent_of(values, width));
+    terms.sizes[0][r] = size / kMost;
+    terms.sizes[1][r] = size / kMost / kSecondSteps;
     const float by_size = 1.0f / size;  // Not taken together with kMost: beyond what a float holds for the least rows.
     std::uint8_t* const first = terms.out[0] + r * width;
     std::uint8_t* const second = terms.out[1] + r * width;
@@ -171,26 +194,33 @@ constexpr float kSecondSteps = 2.0f * kMost;  // Steps of the second term in one
   }
 }
 
+/// A row plus, where `kAdded`, `factor * other`.
+template <bool kAdded>
+[[gnu::always_inline]] inline void rescale_row(const float* row, float size, const float* other, float factor,
+                                               const float* bias, std::size_t width, float* out) noexcept {
+  if (bias == nullptr) {
+    for (std::size_t j = 0; j < width; ++j) out[j] = kAdded ? row[j] * size + other[j] * factor : row[j] * size;
+  } else {
+    for (std::size_t j = 0; j < width; ++j) {
+      out[j] = (kAdded ? row[j] * size + other[j] * factor : row[j] * size) + bias[j];
+    }
+  }
+}
+
 [[gnu::always_inline]] inline void rescale(const Rescaling& rescaling, const float* rows, std::size_t count,
                                            float* out) noexcept {
   const std::size_t width = rescaling.width;
-  const float* const bias = rescaling.bias;
   for (std::size_t r = 0; r < count; ++r) {
-    const float size = rescaling.sizes[r];
     const float* const row = rows + r * width;
     float* const result = out + r * width;
+    const float size = rescaling.sizes[r];
     if (rescaling.second != nullptr) {
-      const float second_size = rescaling.second_sizes[r];
-      const float* const second = rescaling.second + r * width;
-      if (bias == nullptr) {
-        for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size + second[j] * second_size;
-      } else {
-        for (std::size_t j = 0; j < width; ++j) result[j] = (row[j] * size + second[j] * second_size) + bias[j];
-      }
-    } else if (bias == nullptr) {
-      for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size;
+      rescale_row<true>(row, size, rescaling.second + r * width, rescaling.second_sizes[r], rescaling.bias, width,
+                        result);
+    } else if (rescaling.offsets != nullptr) {
+      rescale_row<true>(row, size, rescaling.sums, rescaling.offsets[r] * size, rescaling.bias, width, result);
     } else {
-      for (std::size_t j = 0; j < width; ++j) result[j] = row[j] * size + bias[j];
+      rescale_row<false>(row, size, nullptr, 0, rescaling.bias, width, result);
     }
   }
 }
@@ -213,15 +243,20 @@ bool has_avx2() noexcept {
 }
 
 __attribute__((target("avx2"))) Extent measure_avx2(const RowPreparation& preparation, const float* rows,
-                                                    std::size_t count, float* sizes, float* scratch) noexcept {
-  return measure(preparation, rows, count, sizes, scratch);
+                                                    std::size_t count, float* scratch) noexcept {
+  return measure(preparation, rows, count, scratch);
 }
 
 __attribute__((target("avx2"))) void quantize_avx2(const RowPreparation& preparation, const float* rows,
-                                                   std::size_t count, const float* sizes,
-                                                   const Quantization& quantization, float* scratch,
+                                                   std::size_t count, const Quantization& quantization, float* scratch,
                                                    std::uint8_t* out) noexcept {
-  quantize(preparation, rows, count, sizes, quantization, scratch, out);
+  quantize(preparation, rows, count, quantization, scratch, out);
+}
+
+__attribute__((target("avx2"))) void quantize_each_avx2(const RowPreparation& preparation, const float* rows,
+                                                        std::size_t count, float* scratch, float* sizes, float* offsets,
+                                                        std::uint8_t* out) noexcept {
+  quantize_each(preparation, rows, count, scratch, sizes, offsets, out);
 }
 
 __attribute__((target("avx2"))) void split_in_terms_avx2(const RowPreparation& preparation, const float* rows,
@@ -239,28 +274,27 @@ __attribute__((target("avx2"))) void rescale_avx2(const Rescaling& rescaling, co
 
 }  // namespace
 
-Extent measure_rows(const RowPreparation& preparation, const float* rows, std::size_t count, float* sizes,
-                    float* scratch) noexcept {
+Extent measure_rows(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch) noexcept {
 #if defined(__x86_64__)
-  if (has_avx2()) return measure_avx2(preparation, rows, count, sizes, scratch);
+  if (has_avx2()) return measure_avx2(preparation, rows, count, scratch);
 #endif
-  return measure(preparation, rows, count, sizes, scratch);
+  return measure(preparation, rows, count, scratch);
 }
 
-Quantization quantization_of(const Extent& extent) noexcept {
-  const float scale = (extent.high - extent.low) / 255.0f;
-  // Also where the range is not finite or below what float can divide by: nothing better is to be had there.
-  if (!(scale >= kLeastSize) || !std::isfinite(scale)) return {};
-  const float zero_point = std::nearbyint(std::clamp(-extent.low / scale, 0.0f, 255.0f));
-  return {scale, static_cast<std::uint8_t>(zero_point)};
-}
-
-void quantize_rows(const RowPreparation& preparation, const float* rows, std::size_t count, const float* sizes,
+void quantize_rows(const RowPreparation& preparation, const float* rows, std::size_t count,
                    const Quantization& quantization, float* scratch, std::uint8_t* out) noexcept {
 #if defined(__x86_64__)
-  if (has_avx2()) return quantize_avx2(preparation, rows, count, sizes, quantization, scratch, out);
+  if (has_avx2()) return quantize_avx2(preparation, rows, count, quantization, scratch, out);
 #endif
-  quantize(preparation, rows, count, sizes, quantization, scratch, out);
+  quantize(preparation, rows, count, quantization, scratch, out);
+}
+
+void quantize_each_row(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,
+                       float* sizes, float* offsets, std::uint8_t* out) noexcept {
+#if defined(__x86_64__)
+  if (has_avx2()) return quantize_each_avx2(preparation, rows, count, scratch, sizes, offsets, out);
+#endif
+  quantize_each(preparation, rows, count, scratch, sizes, offsets, out);
 }
 
 void quantize_in_terms(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,

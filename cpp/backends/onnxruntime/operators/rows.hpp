@@ -18,7 +18,6 @@ struct RowPreparation {
   const float* factors = nullptr;         ///< `width()` of them; null: all 1.
   const std::int64_t* columns = nullptr;  ///< `copies` of them, each from 0 to `depth - 1`.
   const float* shifts = nullptr;          ///< `copies` of them; null: all 0.
-  bool scale_rows = false;                ///< Whether rows are divided by their largest magnitudes.
 
   [[nodiscard]] std::size_t width() const noexcept { return depth + copies; }
 };
@@ -36,9 +35,8 @@ struct Extent {
 
 /// The extent of prepared rows.
 /// @param rows `count` of them, one behind the other.
-/// @param sizes Set to what each row is divided by, above 0; null unless rows are scaled.
 /// @param scratch Room for `width()` values.
-[[nodiscard]] Extent measure_rows(const RowPreparation& preparation, const float* rows, std::size_t count, float* sizes,
+[[nodiscard]] Extent measure_rows(const RowPreparation& preparation, const float* rows, std::size_t count,
                                   float* scratch) noexcept;
 
 /// Scale and zero point of 8-bit integers, as in ONNX's DynamicQuantizeLinear.
@@ -48,14 +46,23 @@ struct Quantization {
 };
 [[nodiscard]] Quantization quantization_of(const Extent& extent) noexcept;
 
-/// Prepared rows as integers, rounded to the nearest, ties to even, and held to 0 to 255.
-/// @param sizes From measure_rows; null unless rows are scaled.
+/// Prepared rows as integers of one range, rounded to the nearest, ties to even, and held to 0 to 255.
 /// @param out `count * width()` integers.
-void quantize_rows(const RowPreparation& preparation, const float* rows, std::size_t count, const float* sizes,
+void quantize_rows(const RowPreparation& preparation, const float* rows, std::size_t count,
                    const Quantization& quantization, float* scratch, std::uint8_t* out) noexcept;
 
+/// The zero point that the engine's products are told for rows with a scale of their own.
+constexpr std::uint8_t kMiddle = 128;
+
+/// Prepared rows as integers, each on its own range: a value is `sizes[r] * (out - kMiddle + offsets[r])`.
+/// @param sizes `count` of them, above 0.
+/// @param offsets `count` of them: kMiddle less the row's zero point.
+/// @param out `count * width()` integers.
+void quantize_each_row(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,
+                       float* sizes, float* offsets, std::uint8_t* out) noexcept;
+
 /// Rows as two terms of 8 bits around kMiddle, the second of which holds what rounding to the first leaves: a value is
-/// `kTermScale * (sizes[0][r] * (out[0] - kMiddle) + sizes[1][r] * (out[1] - kMiddle))`, to 2^-15 of its row's largest.
+/// `sizes[0][r] * (out[0] - kMiddle) + sizes[1][r] * (out[1] - kMiddle)`, to 2^-16 of its row's largest.
 /// Each row has its own scale; two integer products take less time than a float one.
 /// @param sizes For each term, `count` of them, above 0.
 /// @param out For each term, `count * width()` integers from 1 to 255.
@@ -63,15 +70,15 @@ struct Terms {
   float* sizes[2] = {};
   std::uint8_t* out[2] = {};
 };
-constexpr std::uint8_t kMiddle = 128;
-constexpr float kTermScale = 1.0f / 127.0f;
 void quantize_in_terms(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,
                        const Terms& terms) noexcept;
 
-/// How the rows of an integer product are brought back: `rows[r][j] * sizes[r] + bias[j]`.
+/// How the rows of an integer product are brought back: `(rows[r][j] + offsets[r] * sums[j]) * sizes[r] + bias[j]`.
 struct Rescaling {
   std::size_t width = 0;
   const float* sizes = nullptr;
+  const float* offsets = nullptr;       ///< From quantize_each_row; null: all 0.
+  const float* sums = nullptr;          ///< Of the weights of each output, `width` values, where there are offsets.
   const float* second = nullptr;        ///< Rows of the second term, added; null: there is one term.
   const float* second_sizes = nullptr;  ///< Of these.
   const float* bias = nullptr;          ///< `width` values; null: all 0.
