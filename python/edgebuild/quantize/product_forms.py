@@ -72,7 +72,7 @@ class RowCosts:
 SEPARATE_ROWS = RowCosts(split=100, smoothing=60, scaling=77, rescaling=77, picking=800)
 """As the engine's operators: 0.65 ns to copy and divide a value, 0.4 ns to multiply it, 0.5 ns to scale it, 5 ns to pick it out."""
 
-FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=8, rescaling=30, picking=150, second=8, own_ranges=True)
+FUSED_ROWS = RowCosts(split=15, smoothing=12, scaling=0, rescaling=25, picking=150, second=8, own_ranges=True)
 """As edgebuild's own operator, which quantises too: what that takes more than quantising alone."""
 
 
