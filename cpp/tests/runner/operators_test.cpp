@@ -329,6 +329,30 @@ TEST_CASE("in two terms, a value that is no number is the least, and the others 
   CHECK(result.value(1, 3) == 0);
 }
 
+TEST_CASE("GELU of rows that come back is that of double precision, to 2e-6 of the value") {
+  std::mt19937 random(23);
+  std::uniform_real_distribution<float> uniform(-1, 1);
+  for (const std::size_t width : sizes_of({0, 1, 7, 8, 33, 4001})) {
+    std::vector<float> rows(2 * width), out(2 * width);
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      rows[i] = uniform(random) * std::pow(10.0f, 4 * uniform(random));  // to 1e4, most of them near 1
+    }
+    for (std::size_t i = 0; i < width; ++i) rows[i] = -8 + 16 * static_cast<float>(i) / static_cast<float>(width);
+    const std::vector<float> sizes = {1.0f, 0.5f};
+    Rescaling rescaling;
+    rescaling.width = width;
+    rescaling.sizes = sizes.data();
+    rescaling.gelu = true;
+    rescale_rows(rescaling, rows.data(), 2, out.data());
+    std::size_t wrong = 0;
+    for (std::size_t i = 0; i < out.size(); ++i) {
+      const double x = static_cast<double>(rows[i]) * sizes[i / width];
+      if (!(std::abs(out[i] - x / 2 * (1 + std::erf(x / std::sqrt(2.0)))) <= 2e-6 * std::abs(x))) ++wrong;
+    }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("rows come back to scale, with a bias and without") {
   std::mt19937 random(21);
   std::normal_distribution<float> normal;

@@ -155,11 +155,35 @@ def fused(
     rescale = ir.node(
         "RescaleRows",
         inputs,
-        {"terms": rows.terms},
+        {"terms": rows.terms, "gelu": 0},
         domain=ROWS_DOMAIN,
         name=editor.fresh_node(f"{name}_RescaleRows"),
     )
     _take_place(layer, [product, rescale])
+    _take_gelu_in(rescale)
+
+
+def _take_gelu_in(rescale: ir.Node) -> None:
+    """Where only a GELU reads the rows, it is applied while they are brought back."""
+    rows = rescale.outputs[0]
+    readers = [use.node for use in rows.uses()]
+    if len(readers) != 1 or rows.is_graph_output() or not _is_gelu(readers[0]):
+        return
+    gelu, old = readers[0], readers[0].outputs[0]
+    rescale.attributes["gelu"] = ir.AttrInt64("gelu", 1)
+    ir.convenience.replace_all_uses_with(old, rows, replace_graph_outputs=True)
+    name, kind, shape = old.name, old.type, old.shape
+    old.name = None
+    rows.name, rows.type, rows.shape = name, kind, shape
+    remove_node(gelu)
+
+
+def _is_gelu(node: ir.Node) -> bool:
+    """Whether a node computes GELU by erf."""
+    if node.op_type != "Gelu":
+        return False
+    approximate = node.attributes.get("approximate")
+    return node.domain == DOMAIN or approximate is None or approximate.value == "none"
 
 
 def _scale_rows(editor: GraphEditor, layer: Layer, data: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -52,7 +52,8 @@ EVERYTHING = MOVING | ARITHMETIC
 
 def build(body: str, weights: Mapping[str, Array], *, opset: int = 17) -> ir.Model:
     """A model from ONNX text with initialisers, shapes inferred."""
-    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]>\n{body}')
+    imports = f'"" : {opset}' + (', "com.microsoft" : 1' if "com.microsoft." in body else "")
+    proto = onnx.parser.parse_model(f"<ir_version: 8, opset_import: [{imports}]>\n{body}")
     for name, array in weights.items():
         proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     onnx.checker.check_model(proto, full_check=True)

@@ -270,6 +270,33 @@ def test_products_in_a_row_read_each_other(mode: Mode, backwards: bool) -> None:
         assert tools.sqnr(want, got[name]) > 28
 
 
+GELUS = {
+    "erf": ("com.microsoft.Gelu (h)", True),
+    "tanh": ("com.microsoft.FastGelu (h)", False),
+    "read twice": ("com.microsoft.Gelu (h) z = Neg(h)", False),
+    "an output": ("com.microsoft.Gelu (h)", False),
+}
+
+
+@pytest.mark.parametrize("form", GELUS)
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise", "two_terms"])
+def test_gelu_is_taken_in_where_nothing_else_reads_the_rows(mode: Mode, form: str) -> None:
+    text, taken = GELUS[form]
+    outputs = {"read twice": ", float[N,45] z", "an output": ", float[N,45] h"}.get(form, "")
+    nodes = f"m = MatMul(x, w1) h = Add(m, b) g = {text} y = MatMul(g, w2)"
+    model = build(
+        f"g (float[N,24] x) => (float[N,20] y{outputs}) {{ {nodes} }}",
+        {"w1": weight(24, 45), "b": vector(45), "w2": weight(45, 20, seed=2)},
+    )
+    proto = quantised(model, Plan(modes={layer.name: mode for layer in find_layers(model.graph)}), forms=ROWS)
+    found = tools.operators(proto)
+    assert ("Gelu" in found or "FastGelu" in found) != (taken and mode != "dynamic")
+    feeds = {"x": data(6, 24)}
+    got = run(proto, feeds, level="all")
+    for name, want in run(tools.proto_of(model), feeds).items():
+        assert tools.sqnr(want, got[name]) > 28
+
+
 NEAR_MISSES = {
     "a scalar": ("x = Mul(r, s)", {"s": np.array(2, np.float32)}),
     "a factor for each row": ("x = Mul(r, s)", {"s": vector(6).reshape(6, 1)}),
@@ -336,7 +363,7 @@ def test_rows_without_values_have_sizes() -> None:
 @pytest.mark.parametrize("count", [2, 4])
 def test_as_many_sizes_as_rows_are_asked_for(count: int) -> None:
     make, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
-    node = onnx.helper.make_node("RescaleRows", ["x", "sizes"], ["y"], domain="edgebuild", terms=1)
+    node = onnx.helper.make_node("RescaleRows", ["x", "sizes"], ["y"], domain="edgebuild", terms=1, gelu=0)
     inputs = [make("x", kind, [None, None]), make("sizes", kind, [None, None])]
     graph = onnx.helper.make_graph([node], "g", inputs, [make("y", kind, [None, None])])
     imports = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("edgebuild", 1)]

@@ -231,8 +231,10 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
 
 OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& info, RescaleRows** out) {
   bool two_terms = false;
+  std::int64_t gelu = 0;
   EDGEBUILD_ORT_TRY(read_terms(api, info, kName, &two_terms));
-  *out = new (std::nothrow) RescaleRows(api, two_terms);
+  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "gelu", &gelu));
+  *out = new (std::nothrow) RescaleRows(api, two_terms, gelu != 0);
   return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
 }
 
@@ -273,6 +275,7 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
       rescaling.bias = bias.data;
       rescaling.offsets = offsets.data == nullptr ? nullptr : offsets.data + begin;
       rescaling.sums = sums.data;
+      rescaling.gelu = gelu_;
       if (two_terms_) {
         rescaling.second = rows.data + (count + begin) * width;
         rescaling.second_sizes = sizes.data + count + begin;

@@ -61,9 +61,10 @@ class RescaleRows {
   OrtStatus* compute(OrtKernelContext& context) const;
 
  private:
-  RescaleRows(const OrtApi& api, bool two_terms) noexcept : api_(api), two_terms_(two_terms) {}
+  RescaleRows(const OrtApi& api, bool two_terms, bool gelu) noexcept : api_(api), two_terms_(two_terms), gelu_(gelu) {}
   const OrtApi& api_;
   bool two_terms_;
+  bool gelu_;
 };
 
 }  // namespace edgebuild::onnxruntime

@@ -8,10 +8,11 @@
 //     offsets
 //       float (..., 1) 128 less their zero points.
 //     terms 2 (with scale_rows): Y and sizes have an axis more in front, (2, ..., K + E) and (2, ..., 1); no offsets.
-//   RescaleRows(X, sizes, bias?, offsets?, sums?) -> Y   attribute terms: 1 or 2
+//   RescaleRows(X, sizes, bias?, offsets?, sums?) -> Y   attributes terms: 1 or 2; gelu: 0 or 1
 //     X float (..., N), sizes, offsets float (..., 1), bias, sums float (N); Y = (X + offsets * sums) * sizes + bias,
 //       where sums are those of the weights that each column of X was made with.
 //     terms 2: X is (2, ..., N), sizes (2, ..., 1) and Y (..., N) = X[0] * sizes[0] + X[1] * sizes[1] + bias.
+//     gelu: y / 2 * (1 + erf(y / sqrt(2))) of all that.
 
 #ifndef EDGEBUILD_BACKENDS_ONNXRUNTIME_OPERATORS_REGISTER_HPP_
 #define EDGEBUILD_BACKENDS_ONNXRUNTIME_OPERATORS_REGISTER_HPP_

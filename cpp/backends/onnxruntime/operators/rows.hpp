@@ -73,7 +73,8 @@ struct Terms {
 void quantize_in_terms(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,
                        const Terms& terms) noexcept;
 
-/// How the rows of an integer product are brought back: `(rows[r][j] + offsets[r] * sums[j]) * sizes[r] + bias[j]`.
+/// How the rows of an integer product are brought back: `(rows[r][j] + offsets[r] * sums[j]) * sizes[r] + bias[j]`, and
+/// with `gelu` x of that becomes `x / 2 * (1 + erf(x / sqrt(2)))`, to 2e-6 of x.
 struct Rescaling {
   std::size_t width = 0;
   const float* sizes = nullptr;
@@ -82,6 +83,7 @@ struct Rescaling {
   const float* second = nullptr;        ///< Rows of the second term, added; null: there is one term.
   const float* second_sizes = nullptr;  ///< Of these.
   const float* bias = nullptr;          ///< `width` values; null: all 0.
+  bool gelu = false;
 };
 void rescale_rows(const Rescaling& rescaling, const float* rows, std::size_t count, float* out) noexcept;
 
