@@ -13,5 +13,5 @@ sh tests/run_fuzz.sh
 echo "== Python tests and the examples of the docs"
 EDGEBUILD_TEST_EDGERUN=$PWD/build/dev/cpp/apps/edgerun/edgerun
 export EDGEBUILD_TEST_EDGERUN
-# One process a core; a file's tests stay together, because they share what is expensive to make.
-.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+# One process a core; a file's tests stay together, because they share what is expensive to make. The order is tests/conftest.py's.
+.venv/bin/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 40

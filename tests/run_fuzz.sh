@@ -18,14 +18,23 @@ cmake --preset fuzz -DCMAKE_CXX_COMPILER="$clang" -DCMAKE_C_COMPILER="${clang%++
   exit 10
 }
 cmake --build --preset fuzz --target fuzz_manifest fuzz_archive
+# Both at once: each has a core of its own.
 for target in manifest archive; do
-  corpus=build/fuzz-corpus/$target
-  mkdir -p "$corpus"
+  mkdir -p "build/fuzz-corpus/$target"
   program=$(find build/fuzz -name "fuzz_$target" -type f -perm -u+x)
   echo "fuzz_$target: ${seconds} s"
-  "$program" -max_total_time="$seconds" -print_final_stats=1 -artifact_prefix="build/fuzz-$target-" "$corpus" 2>"build/fuzz-$target.log" || {
-    tail -n 40 "build/fuzz-$target.log"
-    exit 1
-  }
-  grep -E 'stat::number_of_executed_units' "build/fuzz-$target.log"
+  "$program" -max_total_time="$seconds" -print_final_stats=1 -artifact_prefix="build/fuzz-$target-" "build/fuzz-corpus/$target" \
+    2>"build/fuzz-$target.log" &
+  started="${started:-} $target:$!"
 done
+failed=0
+for one in $started; do
+  log=build/fuzz-${one%:*}.log
+  if wait "${one#*:}"; then
+    grep -E 'stat::number_of_executed_units' "$log"
+  else
+    tail -n 40 "$log"
+    failed=1
+  fi
+done
+exit $failed

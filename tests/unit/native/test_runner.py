@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +27,12 @@ case "$1" in
 esac
 exit {code}
 """
+
+
+@pytest.fixture(autouse=True)
+def kept_logs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log of a compiler that failed stays for the user: here among the test's own files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture
@@ -106,8 +113,6 @@ def test_the_users_flags_do_not_reach_the_compiler(
 def test_the_compilers_first_error_is_said_and_the_log_kept(
     sources: NativeSources, target: TargetSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr(runner.tempfile, "tempdir", None)  # type: ignore[attr-defined]
     fake_cmake(tmp_path, monkeypatch, code=1, says="a.cpp:1: error: no semicolon")
     cache = Cache(tmp_path / "cache")
     with pytest.raises(ToolError, match=r"could not configure the runner: a\.cpp:1: error: no semicolon") as caught:
