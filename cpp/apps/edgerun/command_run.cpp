@@ -15,6 +15,8 @@ using edgebuild::Value;
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 // With --each, every image is a run of its own: (N, C, H, W) becomes (N, 1, C, H, W).
 Images images_of(const Runner& runner, bool each) {
   using edgebuild::RunnerAccess;
@@ -43,7 +45,6 @@ bool has_images(const Runner& runner) {
 }  // namespace
 
 Status run_command(const RunCommandOptions& options) {
-  using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
   Result<Runner> loaded = load_runner(options);
   if (!loaded.ok()) return loaded.status();

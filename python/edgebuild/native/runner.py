@@ -101,6 +101,9 @@ def _compile(
             *(f"-D{name}={value}" for name, value in toolchain.variables.items()),
             f"-DEDGEBUILD_THIRD_PARTY_DIR={sources.third_party}",
             "-DCMAKE_BUILD_TYPE=Release",
+            # A source file's time is mostly the C++ library's headers: six files at once take half of what they take alone.
+            "-DCMAKE_UNITY_BUILD=ON",
+            "-DCMAKE_UNITY_BUILD_BATCH_SIZE=6",
             "-DCMAKE_EXE_LINKER_FLAGS_RELEASE=-s",
             "-DEDGEBUILD_LIBRARY=OFF",
             "-DEDGEBUILD_PYTHON=OFF",
