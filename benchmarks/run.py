@@ -3,7 +3,16 @@
 import importlib
 import sys
 
-NAMES = ("overhead", "cold_start", "python_overhead", "command_line", "export_memory", "quantization", "calibration")
+NAMES = (
+    "overhead",
+    "cold_start",
+    "python_overhead",
+    "command_line",
+    "export_memory",
+    "quantization",
+    "calibration",
+    "foreign_boards",
+)
 
 
 def main() -> None:
