@@ -17,9 +17,9 @@ if(NOT EDGEBUILD_GLIBC)
   message(FATAL_ERROR "EDGEBUILD_GLIBC is not set, expected the oldest glibc of the target's OS, e.g. 2.28")
 endif()
 separate_arguments(_cpu_flags UNIX_COMMAND "${EDGEBUILD_CPU_FLAGS}")
-# The optimisation is an argument of the compiler itself, so that CMake's first trials have it too: zig compiles a C++ library for
-# each level that a program is linked with, and one for debugging would take a minute and be used by those trials alone.
-set(_target -target ${EDGEBUILD_ZIG_TRIPLE}.${EDGEBUILD_GLIBC} ${_cpu_flags} -O3)
+# -s is an argument of the compiler itself, so that CMake's first trials have it too: zig compiles its C++ library with and without
+# debugging information, as a program is linked, and the second one would take a minute and be used by those trials alone.
+set(_target -target ${EDGEBUILD_ZIG_TRIPLE}.${EDGEBUILD_GLIBC} ${_cpu_flags} -s)
 
 set(CMAKE_C_COMPILER "${EDGEBUILD_ZIG}" cc ${_target})
 set(CMAKE_CXX_COMPILER "${EDGEBUILD_ZIG}" c++ ${_target})
