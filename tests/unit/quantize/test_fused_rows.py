@@ -111,7 +111,7 @@ def test_two_terms_add_up_to_the_rows(shape: tuple[int, ...]) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"terms": 3}, "expected 1 or 2 terms, got 3"),
+        ({"terms": 3}, "expected 1 or 2 for 'terms', got 3"),
         ({"terms": 2}, "two terms need scaled rows"),
         ({"columns": np.array([8])}, "column 8 of rows of 8 values"),
         ({"columns": np.array([-1])}, "column -1 of rows of 8 values"),

@@ -16,6 +16,14 @@ namespace {
 constexpr std::size_t kLeastShare = std::size_t{1} << 14;
 constexpr std::size_t kMostShares = 64;
 
+OrtStatus* refuse(const OrtApi& api, const char* name, const std::string& what) {
+  return api.CreateStatus(ORT_INVALID_ARGUMENT, (std::string(name) + ": " + what).c_str());
+}
+
+std::string counts(const char* what, std::size_t expected, std::size_t got) {
+  return std::string("expected ") + std::to_string(expected) + " " + what + ", got " + std::to_string(got);
+}
+
 /// An input as the kernel gets it; `data` is null where it is left out.
 template <typename T>
 struct Input {
@@ -47,13 +55,13 @@ OrtStatus* read(const OrtApi& api, const OrtKernelContext& context, std::size_t 
   return nullptr;
 }
 
+/// Makes an output. A graph may leave out any that the schema calls optional, with an empty name.
 template <typename T>
-OrtStatus* write(const OrtApi& api, OrtKernelContext& context, std::size_t index,
+OrtStatus* write(const OrtApi& api, OrtKernelContext& context, const char* name, std::size_t index,
                  const std::vector<std::int64_t>& shape, T** out) {
   OrtValue* value = nullptr;
   EDGEBUILD_ORT_TRY(api.KernelContext_GetOutput(&context, index, shape.data(), shape.size(), &value));
-  *out = nullptr;
-  if (value == nullptr) return nullptr;
+  if (value == nullptr) return refuse(api, name, "output " + std::to_string(index) + " is left out");
   void* data = nullptr;
   EDGEBUILD_ORT_TRY(api.GetTensorMutableData(value, &data));
   *out = static_cast<T*>(data);
@@ -64,14 +72,6 @@ std::size_t elements(const std::vector<std::int64_t>& shape) noexcept {
   std::size_t count = 1;
   for (const std::int64_t size : shape) count *= static_cast<std::size_t>(size);
   return count;
-}
-
-OrtStatus* refuse(const OrtApi& api, const char* name, const std::string& what) {
-  return api.CreateStatus(ORT_INVALID_ARGUMENT, (std::string(name) + ": " + what).c_str());
-}
-
-std::string counts(const char* what, std::size_t expected, std::size_t got) {
-  return std::string("expected ") + std::to_string(expected) + " " + what + ", got " + std::to_string(got);
 }
 
 /// Rows of a tensor shared out among the engine's threads.
@@ -98,45 +98,51 @@ OrtStatus* share_out(const OrtApi& api, const OrtKernelContext& context, std::si
   return api.KernelContext_ParallelFor(&context, call, shares, 0, const_cast<Work*>(&work));
 }
 
-/// The attribute "terms".
-OrtStatus* read_terms(const OrtApi& api, const OrtKernelInfo& info, const char* name, bool* two) {
-  std::int64_t terms = 0;
-  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "terms", &terms));
-  if (terms != 1 && terms != 2) return refuse(api, name, "expected 1 or 2 terms, got " + std::to_string(terms));
-  *two = terms == 2;
+/// An attribute that is one of two numbers: whether it is `least + 1`.
+OrtStatus* read_either(const OrtApi& api, const OrtKernelInfo& info, const char* name, const char* attribute,
+                       std::int64_t least, bool* more) {
+  std::int64_t value = 0;
+  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, attribute, &value));
+  if (value != least && value != least + 1) {
+    return refuse(api, name,
+                  "expected " + std::to_string(least) + " or " + std::to_string(least + 1) + " for '" + attribute +
+                      "', got " + std::to_string(value));
+  }
+  *more = value != least;
   return nullptr;
 }
 
+/// Nothing is thrown into the engine, which may be made with another C++ library.
 template <typename Body>
-OrtStatus* guarded(const OrtApi& api, const char* name, const Body& body) noexcept {
+OrtStatus* guarded(const OrtApi& api, const Body& body) noexcept {
   try {
     return body();
   } catch (const std::bad_alloc&) {
-    return api.CreateStatus(ORT_FAIL, (std::string(name) + ": out of memory").c_str());
+    return api.CreateStatus(ORT_FAIL, "out of memory");  // The engine says in which node. No string could be made here.
   }
 }
 
 }  // namespace
 
 OrtStatus* QuantizeRows::create(const OrtApi& api, const OrtKernelInfo& info, QuantizeRows** out) {
-  std::int64_t scale_rows = 0;
-  bool two_terms = false;
-  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "scale_rows", &scale_rows));
-  EDGEBUILD_ORT_TRY(read_terms(api, info, kName, &two_terms));
-  if (two_terms && scale_rows == 0) return refuse(api, kName, "two terms need scaled rows");
-  std::size_t outputs = 0;
-  EDGEBUILD_ORT_TRY(api.KernelInfo_GetOutputCount(&info, &outputs));
-  if (scale_rows != 0 && outputs < (two_terms ? 4 : kOutputs.size())) {
-    return refuse(
-        api, kName,
-        two_terms ? "two terms need the output 'sizes'" : "scaled rows need the outputs 'sizes' and 'offsets'");
-  }
-  *out = new (std::nothrow) QuantizeRows(api, scale_rows != 0, two_terms);
-  return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
+  return guarded(api, [&]() -> OrtStatus* {
+    bool scale_rows = false;
+    bool two_terms = false;
+    EDGEBUILD_ORT_TRY(read_either(api, info, kName, "scale_rows", 0, &scale_rows));
+    EDGEBUILD_ORT_TRY(read_either(api, info, kName, "terms", 1, &two_terms));
+    if (two_terms && !scale_rows) return refuse(api, kName, "two terms need scaled rows");
+    // One too many would be read unwritten.
+    const std::size_t expected = !scale_rows ? 3 : two_terms ? 4 : kOutputs.size();
+    std::size_t outputs = 0;
+    EDGEBUILD_ORT_TRY(api.KernelInfo_GetOutputCount(&info, &outputs));
+    if (outputs != expected) return refuse(api, kName, counts("outputs", expected, outputs));
+    *out = new QuantizeRows(api, scale_rows, two_terms);
+    return nullptr;
+  });
 }
 
 OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
-  return guarded(api_, kName, [&]() -> OrtStatus* {
+  return guarded(api_, [&]() -> OrtStatus* {
     Input<float> rows, factors, shifts;
     Input<std::int64_t> columns;
     EDGEBUILD_ORT_TRY(read(api_, context, 0, &rows));
@@ -174,13 +180,13 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
     std::uint8_t* zero_point = nullptr;
     float* sizes = nullptr;
     float* offsets = nullptr;
-    EDGEBUILD_ORT_TRY(write(api_, context, 0, shape, &integers));
-    EDGEBUILD_ORT_TRY(write(api_, context, 1, {}, &scale));
-    EDGEBUILD_ORT_TRY(write(api_, context, 2, {}, &zero_point));
+    EDGEBUILD_ORT_TRY(write(api_, context, kName, 0, shape, &integers));
+    EDGEBUILD_ORT_TRY(write(api_, context, kName, 1, {}, &scale));
+    EDGEBUILD_ORT_TRY(write(api_, context, kName, 2, {}, &zero_point));
     if (scale_rows_) {
       shape.back() = 1;
-      EDGEBUILD_ORT_TRY(write(api_, context, 3, shape, &sizes));
-      if (!two_terms_) EDGEBUILD_ORT_TRY(write(api_, context, 4, shape, &offsets));
+      EDGEBUILD_ORT_TRY(write(api_, context, kName, 3, shape, &sizes));
+      if (!two_terms_) EDGEBUILD_ORT_TRY(write(api_, context, kName, 4, shape, &offsets));
       if (width == 0) {  // Rows without values have sizes too.
         std::fill_n(sizes, elements(shape), 1.0f);
         if (!two_terms_) std::fill_n(offsets, elements(shape), 0.0f);
@@ -230,16 +236,18 @@ OrtStatus* QuantizeRows::compute(OrtKernelContext& context) const {
 }
 
 OrtStatus* RescaleRows::create(const OrtApi& api, const OrtKernelInfo& info, RescaleRows** out) {
-  bool two_terms = false;
-  std::int64_t gelu = 0;
-  EDGEBUILD_ORT_TRY(read_terms(api, info, kName, &two_terms));
-  EDGEBUILD_ORT_TRY(api.KernelInfoGetAttribute_int64(&info, "gelu", &gelu));
-  *out = new (std::nothrow) RescaleRows(api, two_terms, gelu != 0);
-  return *out != nullptr ? nullptr : api.CreateStatus(ORT_FAIL, "out of memory");
+  return guarded(api, [&]() -> OrtStatus* {
+    bool two_terms = false;
+    bool gelu = false;
+    EDGEBUILD_ORT_TRY(read_either(api, info, kName, "terms", 1, &two_terms));
+    EDGEBUILD_ORT_TRY(read_either(api, info, kName, "gelu", 0, &gelu));
+    *out = new RescaleRows(api, two_terms, gelu);
+    return nullptr;
+  });
 }
 
 OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
-  return guarded(api_, kName, [&]() -> OrtStatus* {
+  return guarded(api_, [&]() -> OrtStatus* {
     Input<float> rows, sizes, bias, offsets, sums;
     EDGEBUILD_ORT_TRY(read(api_, context, 0, &rows));
     EDGEBUILD_ORT_TRY(read(api_, context, 1, &sizes));
@@ -264,7 +272,7 @@ OrtStatus* RescaleRows::compute(OrtKernelContext& context) const {
     float* out = nullptr;
     std::vector<std::int64_t> shape = rows.shape;
     if (two_terms_) shape.erase(shape.begin());
-    EDGEBUILD_ORT_TRY(write(api_, context, 0, shape, &out));
+    EDGEBUILD_ORT_TRY(write(api_, context, kName, 0, shape, &out));
     const std::size_t count = two_terms_ ? all / 2 : all;
     const Shares shares(count, width);
     return share_out(api_, context, shares.count, [&](std::size_t share) {

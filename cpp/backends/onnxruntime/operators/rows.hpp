@@ -62,7 +62,7 @@ void quantize_each_row(const RowPreparation& preparation, const float* rows, std
                        float* sizes, float* offsets, std::uint8_t* out) noexcept;
 
 /// Rows as two terms of 8 bits around kMiddle, the second of which holds what rounding to the first leaves: a value is
-/// `sizes[0][r] * (out[0] - kMiddle) + sizes[1][r] * (out[1] - kMiddle)`, to 2^-16 of its row's largest.
+/// `sizes[0][r] * (out[0] - kMiddle) + sizes[1][r] * (out[1] - kMiddle)`, to 1/64,000 of its row's largest.
 /// Each row has its own scale; two integer products take less time than a float one.
 /// @param sizes For each term, `count` of them, above 0.
 /// @param out For each term, `count * width()` integers from 1 to 255.
