@@ -114,8 +114,8 @@ def preparation_of(data: ir.Value) -> Preparation:
     if node is None or not is_op(node, "Mul"):
         return Preparation(source=data)
     source, factors = node.inputs
-    array = constant_array(factors)
-    if source is None or array is None or array.dtype != np.float32 or array.ndim != 1:
+    array = _vector(factors, np.float32)
+    if source is None or array is None:
         return Preparation(source=data)
     if (split := _split(source, factors, array)) is not None:
         return split
@@ -133,11 +133,11 @@ def _split(source: ir.Value, factors: ir.Value | None, array: npt.NDArray[Any]) 
     if first is None or gather is None or not is_op(gather, "Gather") or gather.inputs[0] is not first:
         return None
     columns = gather.inputs[1]
-    indices: npt.NDArray[Any] | None = constant_array(columns)
-    if indices is None or indices.ndim != 1 or indices.dtype != np.int64:
+    indices = _vector(columns, np.int64)
+    if indices is None:
         return None
     depth = len(array) - len(indices)
-    added = None if shifts is None else constant_array(shifts)
+    added = None if shifts is None else _vector(shifts, np.float32)
     # There is one factor for each column and copy: nothing else fits together but rows of one value.
     fits = depth > 0 and len(indices) > 0 and bool(((indices >= 0) & (indices < depth)).all())
     if (
@@ -148,6 +148,12 @@ def _split(source: ir.Value, factors: ir.Value | None, array: npt.NDArray[Any]) 
     ):
         return None
     return Preparation(source=first, factors=factors, columns=columns, shifts=shifts)
+
+
+def _vector(value: ir.Value | None, dtype: npt.DTypeLike) -> npt.NDArray[Any] | None:
+    """An initialiser with one axis. What a Constant node gives may be made behind the activation, where QuantizeRows is put."""
+    array = constant_array(value) if value is not None and value.producer() is None else None
+    return array if array is not None and array.ndim == 1 and array.dtype == dtype else None
 
 
 def _depth(rows: ir.Value) -> object:
@@ -161,8 +167,7 @@ def _shifted(value: ir.Value | None) -> tuple[ir.Node | None, ir.Value | None]:
     if node is None or not is_op(node, "Add"):
         return node, None
     first, shifts = node.inputs
-    array = constant_array(shifts)
-    if first is None or array is None or array.dtype != np.float32 or array.ndim != 1:
+    if first is None or _vector(shifts, np.float32) is None:
         return None, None
     return first.producer(), shifts
 

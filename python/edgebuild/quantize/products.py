@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from edgebuild.graph.values import remove_node
+from edgebuild.graph.values import is_op, remove_node
 from edgebuild.quantize.editor import GraphEditor
 from edgebuild.quantize.fused_rows import DOMAIN as ROWS_DOMAIN
 from edgebuild.quantize.fused_rows import QuantizedRows
@@ -164,10 +164,10 @@ def fused(
 
 
 def _take_gelu_in(rescale: ir.Node) -> None:
-    """Where only a GELU reads the rows, it is applied while they are brought back."""
+    """Where only a GELU reads the rows, it is applied while they are brought back; one inside a branch or a loop stays there."""
     rows = rescale.outputs[0]
     readers = [use.node for use in rows.uses()]
-    if len(readers) != 1 or rows.is_graph_output() or not _is_gelu(readers[0]):
+    if len(readers) != 1 or rows.is_graph_output() or not _is_gelu(readers[0]) or readers[0].graph is not rescale.graph:
         return
     gelu, old = readers[0], readers[0].outputs[0]
     rescale.attributes["gelu"] = ir.AttrInt64("gelu", 1)
@@ -180,10 +180,10 @@ def _take_gelu_in(rescale: ir.Node) -> None:
 
 def _is_gelu(node: ir.Node) -> bool:
     """Whether a node computes GELU by erf."""
-    if node.op_type != "Gelu":
-        return False
+    if node.domain == DOMAIN:
+        return node.op_type == "Gelu"
     approximate = node.attributes.get("approximate")
-    return node.domain == DOMAIN or approximate is None or approximate.value == "none"
+    return is_op(node, "Gelu") and (approximate is None or approximate.value == "none")
 
 
 def _scale_rows(editor: GraphEditor, layer: Layer, data: ir.Value) -> tuple[ir.Value, ir.Value]:

@@ -11,6 +11,12 @@ from edgebuild.targets.spec import QuantizationScheme
 _BIAS_LIMIT = float(2**31 - 2**8)
 """Of an int32 bias, with room for the rounding."""
 
+_SUM_LIMIT = 2**31 - 1
+"""Of the products of one output, which engines add up in int32."""
+
+_ACTIVATION_STEPS = 255
+"""The largest difference of an activation of 8 bits to its zero point."""
+
 _SCALE_OF_ZEROS = np.float32(2.0**-20)
 """Where all weights are 0: small, because the bias is rounded to steps of it."""
 
@@ -78,10 +84,24 @@ def quantize_weight(
     scales = scales.astype(np.float32)
     if smallest_scales is not None:
         scales = np.maximum(scales, smallest_scales.astype(np.float32))
+    depth = weight.size // max(weight.shape[axis], 1)
+    if depth * limit * _ACTIVATION_STEPS > _SUM_LIMIT:
+        scales = np.maximum(scales, _scales_for_sums(weight, others, depth, per_channel=per_channel))
     shape = [1] * weight.ndim
     shape[axis] = -1
     values = np.clip(np.rint(weight / scales.reshape(shape)), -limit, limit).astype(np.int8)
     return QuantizedWeight(values=values, scales=scales, axis=axis, limit=limit)
+
+
+def _scales_for_sums(
+    weight: npt.NDArray[np.float32], others: tuple[int, ...], depth: int, *, per_channel: bool
+) -> npt.NDArray[np.float32]:
+    """The smallest scales with which no activation makes a sum leave 32 bits: only outputs of over 66,000 weights can."""
+    sums = np.abs(weight).sum(axis=others, dtype=np.float64)
+    # Rounding adds at most half to each magnitude, and at most doubles their sum.
+    room = max(_SUM_LIMIT / _ACTIVATION_STEPS - depth / 2, _SUM_LIMIT / _ACTIVATION_STEPS / 2)
+    bounds = (sums / room * (1 + 1e-6)).astype(np.float32)
+    return bounds if per_channel else np.max(bounds, keepdims=True, initial=0.0)
 
 
 def scales_for_bias(bias: npt.NDArray[np.float32] | None, data_scale: float) -> npt.NDArray[np.float32] | None:

@@ -249,3 +249,13 @@ def test_an_lstm_whose_later_outputs_nobody_wants() -> None:
     proto = quantised(model, Plan(modes={layer.name: "dynamic"}), forms=FUSED)
     feeds = {"x": data(7, 3, 12)}
     assert tools.sqnr(run(tools.proto_of(model), feeds)["y"], run(proto, feeds)["y"]) > 25
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_the_sum_of_a_long_row_does_not_overflow(mode: Any) -> None:
+    depth = 140_000
+    model = build(f"g (float[N,{depth}] x) => (float[N,2] y) {{ y = MatMul(x, w) }}", {"w": np.ones((depth, 2), "f4")})
+    feeds = {"x": np.stack([np.ones(depth, np.float32), np.linspace(0, 1, depth, dtype=np.float32)])}
+    proto = quantised(model, plan_for(model, feeds, mode, forms=FUSED), forms=FUSED)
+    (want,), (got,) = run(tools.proto_of(model), feeds).values(), run(proto, feeds).values()
+    np.testing.assert_allclose(got, want, rtol=0.01)

@@ -204,3 +204,20 @@ def test_zero_biases_beside_the_smallest_scales_are_zero() -> None:
     values, steps = quantize_bias(np.zeros(2, np.float32), data_scale, found.scales)
     assert values.tolist() == [0, 0]
     assert np.all(steps >= np.finfo(np.float32).tiny)
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_no_activation_makes_the_sum_of_a_long_row_leave_32_bits(axis: int, per_channel: bool) -> None:
+    depth = 140_000
+    random = np.random.default_rng(0)
+    rows = np.stack([np.ones(depth), random.uniform(0.5, 1, depth), random.standard_normal(depth)])
+    weight = np.ascontiguousarray(rows if axis == 0 else rows.T, np.float32)
+    found = quantize_weight(weight, axis, per_channel=per_channel)
+    sums = np.abs(np.moveaxis(found.values, axis, 0).astype(np.int64)).sum(axis=1)
+    assert sums.max() * 255 < 2**31
+    assert np.all(np.abs(found.dequantized() - weight) <= found.scales.max() * 0.501)
+    if per_channel:
+        assert sums[0] * 255 > 0.9 * 2**31  # no coarser than it need be
+        # a row of both signs and few large weights is as it would be if it were short
+        assert found.scales[2] == pytest.approx(np.abs(rows[2]).max() / 127)
