@@ -65,8 +65,19 @@ class Forms:
     @property
     def modes(self) -> tuple[Mode, ...]:
         """In which products may be computed without ranges measured before."""
-        legal = {"rowwise": self.fused_products, "two_terms": self.fused_rows, "blockwise": self.blockwise}
-        return ("dynamic", *(mode for mode in get_args(Mode) if legal.get(mode)))
+        return (
+            "dynamic",
+            *(mode for mode in get_args(Mode) if mode not in ("static", "dynamic") and self.has("matmul", mode)),
+        )
+
+    def has(self, kind: Kind, mode: Mode) -> bool:
+        """Whether the backend has the operators that a layer is computed with in a mode."""
+        if mode == "static":
+            return True
+        if kind == "recurrent":
+            return self.recurrent
+        legal = {"two_terms": self.fused_rows, "blockwise": self.blockwise}
+        return legal.get(mode, self.fused_products)
 
 
 def forms_of(fused_operators: Collection[str]) -> Forms:
@@ -98,8 +109,9 @@ def insert(model: ir.Model, plan: Plan, scheme: QuantizationScheme, forms: Forms
         if mode not in _MODES_OF_KIND[layers[name].kind]:
             msg = f"the quantisation plan wants '{name}' {mode}, which no {layers[name].kind} layer can be"
             raise InternalError(msg)
-        if mode == "two_terms" and not forms.fused_rows:
-            msg = f"the quantisation plan wants '{name}' in two terms, for which the target has no operators"
+        if not forms.has(layers[name].kind, mode):
+            words = mode.replace("_", " ")
+            msg = f"the quantisation plan wants '{name}' in mode '{words}', for which the target has no operators"
             raise InternalError(msg)
     static = [layer for name, layer in layers.items() if plan.modes.get(name) == "static"]
     region = static_region(model, plan, forms)

@@ -247,11 +247,21 @@ def test_rows_in_two_terms_lose_nothing_but_what_rounding_the_weights_does(
         assert tools.sqnr(want, two[name]) > 34
 
 
-def test_two_terms_need_the_operators() -> None:
+@pytest.mark.parametrize(
+    ("mode", "forms"),
+    [
+        ("two_terms", SEPARATE),
+        ("blockwise", SEPARATE),
+        ("rowwise", Forms(fused_products=False, blockwise=True)),
+        ("dynamic", Forms(fused_products=False)),
+    ],
+)
+def test_modes_need_their_operators(mode: Mode, forms: Forms) -> None:
+    """Decisions may be replayed where the target's file says something else."""
     model = build("g (float[N,24] x) => (float[N,20] y) { y = MatMul(x, w) }", {"w": weight(24, 20)})
-    plan = Plan(modes={layer.name: "two_terms" for layer in find_layers(model.graph)})
+    plan = Plan(modes={layer.name: mode for layer in find_layers(model.graph)})
     with pytest.raises(InternalError, match="for which the target has no operators"):
-        quantised(model, plan, forms=SEPARATE)
+        quantised(model, plan, forms=forms)
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "rowwise", "two_terms"])

@@ -1,5 +1,6 @@
 """Quantised products and LSTMs against their float ones in ONNX Runtime, inside the error that the steps of the integers imply."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,8 @@ def test_dynamic_products_follow_their_input(form: str, scheme: str) -> None:
 def test_blockwise_products_have_a_scale_for_each_block(form: str, k: int) -> None:
     x, y, text, transposed, shape = PRODUCTS[form]
     model = product(x.replace("24", str(k)), y, text, k=k, transposed=transposed)
-    proto = quantised(model, Plan(modes={find_layers(model.graph)[0].name: "blockwise"}), forms=FUSED)
+    plan = Plan(modes={find_layers(model.graph)[0].name: "blockwise"})
+    proto = quantised(model, plan, forms=replace(FUSED, blockwise=True))
     assert tools.operators(proto) == ["MatMulNBits"]
     error, bound = product_error(model, proto, data(*shape[:-1], k), "all")
     assert np.all(error <= bound * 2.05 + 1e-5)  # its activations are symmetric: twice the step
@@ -166,8 +168,8 @@ def test_products_in_a_row_read_each_other(mode: Any) -> None:
         {"w1": weight(24, 32), "w2": weight(32, 16, seed=2), "w3": weight(16, 20, seed=3), "c": vector(20)},
     )
     feeds = {"x": data(6, 24)}
-    plan = plan_for(model, feeds, mode, forms=FUSED)
-    proto = quantised(model, plan, forms=FUSED)
+    forms = replace(FUSED, blockwise=True)
+    proto = quantised(model, plan_for(model, feeds, mode, forms=forms), forms=forms)
     (want,), (got,) = run(tools.proto_of(model), feeds).values(), run(proto, feeds, level="all").values()
     assert tools.sqnr(want, got) > 28
 
