@@ -100,8 +100,8 @@ def _scales_for_sums(
     sums = np.abs(weight).sum(axis=others, dtype=np.float64)
     # Rounding adds at most half to each magnitude, and at most doubles their sum.
     room = max(_SUM_LIMIT / _ACTIVATION_STEPS - depth / 2, _SUM_LIMIT / _ACTIVATION_STEPS / 2)
-    bounds = (sums / room * (1 + 1e-6)).astype(np.float32)
-    return bounds if per_channel else np.max(bounds, keepdims=True, initial=0.0)
+    bounds: npt.NDArray[np.float32] = np.asarray(sums / room * (1 + 1e-6), np.float32)
+    return bounds if per_channel else np.asarray(np.max(bounds, keepdims=True, initial=0.0), np.float32)
 
 
 def scales_for_bias(bias: npt.NDArray[np.float32] | None, data_scale: float) -> npt.NDArray[np.float32] | None:
