@@ -234,14 +234,12 @@ TEST_CASE("NaN leaves the others' range, infinity makes the scale NaN; the integ
 
 TEST_CASE("a range of nothing has a scale of 1, one of more than a float holds has none") {
   for (const Extent extent : {Extent{0, 0}, Extent{0, 1e-38f}}) {
-    const Quantization quantization = quantization_of(extent);
-    CHECK(quantization.scale == 1.0f);
-    CHECK(quantization.zero_point == 0);
+    CHECK(quantization_of(extent).scale == 1.0f);
+    CHECK(quantization_of(extent).zero_point == 0);
   }
   for (const Extent extent : {Extent{-3e38f, 3e38f}, Extent{0, kInfinity}, Extent{-kInfinity, 0}}) {
-    const Quantization quantization = quantization_of(extent);
-    CHECK(std::isnan(quantization.scale));
-    CHECK(quantization.zero_point == 0);
+    CHECK(std::isnan(quantization_of(extent).scale));
+    CHECK(quantization_of(extent).zero_point == 0);
   }
   CHECK(quantization_of({-1, 0}).zero_point == 255);
   CHECK(quantization_of({0, 1}).zero_point == 0);
