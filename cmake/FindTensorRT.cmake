@@ -36,7 +36,9 @@ if(TensorRT_HEADERS_DIR AND EXISTS "${TensorRT_HEADERS_DIR}/NvInferVersion.h")
   file(READ "${TensorRT_HEADERS_DIR}/NvInferVersion.h" _text)
   foreach(_part IN ITEMS MAJOR MINOR PATCH)
     # Plain numbers, or names that are defined as numbers above (from 10.14 on).
-    if(_text MATCHES "define NV_TENSORRT_${_part} ([0-9]+)" OR _text MATCHES "define TRT_${_part}_ENTERPRISE ([0-9]+)")
+    if(_text MATCHES "define NV_TENSORRT_${_part} ([0-9]+)")
+      set(TensorRT_VERSION_${_part} ${CMAKE_MATCH_1})
+    elseif(_text MATCHES "define TRT_${_part}_ENTERPRISE ([0-9]+)")
       set(TensorRT_VERSION_${_part} ${CMAKE_MATCH_1})
     endif()
   endforeach()
@@ -53,6 +55,7 @@ find_package_handle_standard_args(TensorRT
 
 if(TensorRT_FOUND AND NOT TARGET TensorRT::headers)
   file(GLOB _headers "${TensorRT_HEADERS_DIR}/NvInfer*.h" "${TensorRT_HEADERS_DIR}/NvOnnx*.h")
+  file(REMOVE_RECURSE "${CMAKE_BINARY_DIR}/tensorrt")
   file(COPY ${_headers} DESTINATION "${CMAKE_BINARY_DIR}/tensorrt/include")
   add_library(TensorRT::headers INTERFACE IMPORTED)
   target_include_directories(TensorRT::headers SYSTEM INTERFACE "${CMAKE_BINARY_DIR}/tensorrt/include")

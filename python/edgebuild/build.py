@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgebuild.backends.lowering import LoweredModel, lower_float
-from edgebuild.backends.registry import check_options, find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
+from edgebuild.engines import build_plugins, choose_backends, fetch_engines, servable
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
@@ -22,15 +22,13 @@ from edgebuild.graph.stage import optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
-from edgebuild.native.engine_layout import check_engine
-from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.runner import build_runner, check_toolchain
 from edgebuild.options import BuildOptions
 from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
-from edgebuild.targets import BackendSpec, TargetSpec, load_target
+from edgebuild.targets import BackendSpec, load_target
 
 if TYPE_CHECKING:
     from edgebuild.devices.held_out import HeldOut
@@ -122,19 +120,17 @@ def build_from_request(
     target = load_target(options.target)
     if options.toolchain is not None:
         target = replace(target, toolchain=replace(target.toolchain, file=str(options.toolchain.resolve())))
-    specs = _backends(target, options.backends)
-    opset_max = min(request.opset_max, *(spec.opset_max for spec in specs))
+    cache = Cache.default()
+    chosen = choose_backends(target, options.backends, options.variant_options, cache)
+    opset_max = min(request.opset_max, *(spec.opset_max for spec in chosen.specs))
     request = replace(request, opset_max=opset_max, time_original=options.measure)
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     if request.path is not None:  # a file that can't be a model is said before torch is loaded
         identify(Path(request.path))
-    for spec in specs:
-        check_options(spec.name, {**spec.options, **options.variant_options})
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     if options.quantize is None and decided is not None and any(q.get("plan") for q in decided.quantization.values()):
         msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
         raise UsageError(msg, hint="add --int8; calibration data is not needed again")
-    cache = Cache.default()
     if options.quantize is not None and decided is None:
         from edgebuild.quantize.data import survey
 
@@ -164,11 +160,13 @@ def build_from_request(
         raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)
     preprocessing = _preprocessing(options, exported.signature)
+    chosen = servable(chosen, exported.signature)
+    specs = chosen.specs
 
     clock.enter("optimise")
     graphs = [optimize_export(exported.onnx, spec, cache) for spec in specs]
     lowered = [
-        lower_float(exported, graph, spec, options.variant_options, cache)
+        lower_float(exported, graph, spec, chosen.options[spec.name], cache, target.precision.supported)
         for spec, (graph, _) in zip(specs, graphs, strict=True)
     ]
     clock.cached(all(hit for _, hit in (*graphs, *lowered)))
@@ -186,7 +184,7 @@ def build_from_request(
                 cache,
                 progress,
                 decided=None if decided is None else decided.quantization.get(spec.name),
-                variant_options=options.variant_options,
+                variant_options=chosen.options[spec.name],
                 seed=request.seed,
                 search_path=request.search_path,
             )
@@ -203,7 +201,8 @@ def build_from_request(
         lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
         quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
         preprocessing=preprocessing,
-        engines=_engines(target, specs, cache, progress),
+        engines=fetch_engines(target, specs, cache, progress),
+        plugins=build_plugins(target, chosen, cache, progress),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
@@ -242,6 +241,7 @@ def build_from_request(
         by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
         report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, by_backend)
         made = replace(decisions, bundle_id=staged.id, samples_sha256=_samples_hash(exported))
+        report = replace(report, notes=(*chosen.notes, *report.notes))
         if decided is not None and (other := why_other(decided, made)):
             report = replace(report, notes=(*report.notes, other))
         texts = {"decisions": made.text(), "report": json.dumps(report.to_json(), indent=2) + "\n"}
@@ -284,30 +284,6 @@ def _export(
             progress=lambda text: progress.stage("export", text),
         ),
     )
-
-
-def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
-    """The target's backends, or those of ``names`` in that order; all can be built for."""
-    if len(set(names)) < len(names):
-        msg = f"each backend may be named once, got {', '.join(names)}"
-        raise UsageError(msg)
-    specs = [target.backend(name) for name in names] if names else list(target.runtime)
-    for spec in specs:  # before a long export
-        engine = find_backend(spec.name).ENGINE
-        if engine is not None:
-            check_engine(engine_pin(engine, spec.version, target.soc.arch), target.os)
-    return specs
-
-
-def _engines(
-    target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache, progress: Progress
-) -> dict[str, EngineFiles]:
-    """Engine libraries by backend name."""
-    return {
-        spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache, progress)
-        for spec in specs
-        if (engine := find_backend(spec.name).ENGINE) is not None
-    }
 
 
 def _in_order(

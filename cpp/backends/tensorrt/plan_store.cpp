@@ -196,7 +196,7 @@ Status check_space(const BuildNeeds& needs, const FreeSpace& free, const std::st
     lacking = "in memory " + text(needs.host_bytes, free.host_bytes);
   } else if (lacks(needs.device_bytes, free.device_bytes)) {
     lacking = "in the GPU's memory " + text(needs.device_bytes, free.device_bytes) +
-              " (--option workspace_mib=N asks for less)";
+              " (the bundle's workspace_mib is part of it)";
   }
   if (lacking.empty()) return {};
   return Status(Code::kResourceExhausted, "a plan can't be built here: " + lacking);

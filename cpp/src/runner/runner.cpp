@@ -4,12 +4,9 @@
 
 #include <algorithm>
 #include <mutex>
-<<<<<<< HEAD
 #include <new>
-#include <stdexcept>
-=======
 #include <optional>
->>>>>>> ac01ccf (TensorRT behind the plugin ABI: plans are built on the board, kept by model, machine and recipe, and believed only if whole and judged)
+#include <stdexcept>
 
 #include "bundle/bundle.hpp"
 #include "runner/access.hpp"
