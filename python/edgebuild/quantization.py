@@ -115,16 +115,22 @@ def quantize_backend(
         )[0]
         for entry in result["graphs"]
     )
-    # Speed was measured for the CPUs of one scheme; for all others float has to be there.
+    reason = result["reason"]
+    if lowered and not any(model.variants for model in lowered):
+        lowered = ()
+        reason = f"{spec.name} has not the operators of what was found, which quantises products at run time"
+    # Speed was measured for the CPUs of one scheme, by the engine that judges; for all others float has to be there.
     measured = [groups[entry["suffix"]] for entry in result["graphs"] if entry["judged"]]
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     return _settle(
         BackendQuantization(
             lowered=lowered,
-            float_needed=not (runs_here and any(group.unconditional for group in measured)),
+            float_needed=not (
+                lowered and spec.name == _JUDGES and runs_here and any(group.unconditional for group in measured)
+            ),
             decision=result["decision"],
             manifest=result["decision"].get("manifest") if lowered else None,
-            reason=result["reason"],
+            reason=reason,
             report=result["report"],
             kept=folder.name,
         ),

@@ -115,7 +115,8 @@ class Context {
   std::vector<std::unique_ptr<DeviceMemory>> input_memory_;
   std::vector<std::unique_ptr<DeviceMemory>> output_memory_;
   std::vector<std::unique_ptr<Grown>> grown_;
-  std::vector<std::vector<std::byte>> host_memory_;  ///< Of outputs that the engine writes on the host.
+  std::vector<std::vector<std::byte>> host_inputs_;  ///< Of those that the engine reads, or writes, on the host.
+  std::vector<std::vector<std::byte>> host_outputs_;
   std::vector<Result> results_;
 };
 

@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <cstdint>
 #include <cstring>
 
 #include "tensorrt/backend.hpp"
@@ -61,9 +63,23 @@ void release_memory(eb_value* value) {
 
 bool on_device(const eb_value& value) noexcept { return value.device_type == EB_DEVICE_CUDA; }
 
-/// Whether the engine writes straight into the caller's buffer.
-bool is_direct(const Port& port, const eb_value& output) noexcept {
-  return output.kind == EB_KIND_TENSOR && output.data != nullptr && on_device(output) != port.tensor->on_host;
+/// What TensorRT wants of every address; CUDA's allocations have it, parts of them may not.
+constexpr std::uintptr_t kAlignment = 256;
+
+bool is_aligned(const void* address) noexcept {
+  return address != nullptr && reinterpret_cast<std::uintptr_t>(address) % kAlignment == 0;
+}
+
+/// An aligned place for `size` bytes in `storage`, which grows.
+void* aligned_place(std::vector<std::byte>& storage, std::size_t size) {
+  storage.resize(std::max(storage.size(), size + kAlignment));
+  const auto begin = reinterpret_cast<std::uintptr_t>(storage.data());
+  return storage.data() + (kAlignment - begin % kAlignment) % kAlignment;
+}
+
+/// Whether the engine uses the caller's buffer itself.
+bool is_direct(const Port& port, const eb_value& value) noexcept {
+  return value.kind == EB_KIND_TENSOR && on_device(value) && !port.tensor->on_host && is_aligned(value.data);
 }
 
 }  // namespace
@@ -83,7 +99,8 @@ Status Context::create(Model& model, std::unique_ptr<Context>* out) {
     context->output_memory_.push_back(std::make_unique<DeviceMemory>(cuda));
     context->grown_.push_back(std::make_unique<Grown>(*context->output_memory_.back()));
   }
-  context->host_memory_.resize(model.outputs().size());
+  context->host_inputs_.resize(model.inputs().size());
+  context->host_outputs_.resize(model.outputs().size());
   context->results_.resize(model.outputs().size());
   *out = std::move(context);
   return {};
@@ -121,14 +138,19 @@ Status Context::bind_inputs(const eb_value* inputs, void* stream) {
     if (input.kind != EB_KIND_TENSOR || dtype_bits(input.dtype) == 0) {
       return Status(Code::kInvalidArgument, "input '" + port.name + "': the tensorrt backend takes tensors of numbers");
     }
+    const auto size = static_cast<std::size_t>(input.byte_size);
     const void* address = input.data;
-    if (port.tensor->on_host ? on_device(input) : (!on_device(input) || address == nullptr)) {
-      if (port.tensor->on_host) {
+    if (port.tensor->on_host) {
+      if (on_device(input)) {
         return Status(Code::kInvalidArgument, "input '" + port.name + "' is a shape: it has to lie in host memory");
       }
+      void* const place = aligned_place(host_inputs_[i], size);
+      if (size != 0) std::memcpy(place, input.data, size);
+      address = place;
+    } else if (!is_direct(port, input)) {
       DeviceMemory& memory = *input_memory_[i];
-      EDGEBUILD_RETURN_IF_ERROR(memory.reserve(static_cast<std::size_t>(input.byte_size)));
-      EDGEBUILD_RETURN_IF_ERROR(cuda.copy(memory.get(), input.data, static_cast<std::size_t>(input.byte_size), stream));
+      EDGEBUILD_RETURN_IF_ERROR(memory.reserve(size));
+      EDGEBUILD_RETURN_IF_ERROR(cuda.copy(memory.get(), input.data, size, stream));
       address = memory.get();
     }
     EDGEBUILD_RETURN_IF_ERROR(execution_->bind_input(*port.tensor, {input.shape, input.rank}, address)
@@ -158,8 +180,7 @@ Status Context::bind_outputs(eb_value* outputs) {
     if (is_direct(port, outputs[i])) {
       result.address = outputs[i].data;
     } else if (port.tensor->on_host) {
-      host_memory_[i].resize(std::max<std::size_t>(static_cast<std::size_t>(result.bytes), 8));
-      result.address = host_memory_[i].data();
+      result.address = aligned_place(host_outputs_[i], static_cast<std::size_t>(result.bytes));
     } else {
       EDGEBUILD_RETURN_IF_ERROR(output_memory_[i]->reserve(static_cast<std::size_t>(result.bytes)));
       result.address = output_memory_[i]->get();
@@ -199,7 +220,7 @@ Status Context::fetch(eb_value* outputs, void* stream) {
     result.address = output_memory_[i]->get();
   }
   EDGEBUILD_RETURN_IF_ERROR(check_capacity(outputs, /*all=*/true));
-  std::vector<eb_value> made(results_.begin() == results_.end() ? 0 : results_.size());
+  std::vector<eb_value> made(results_.size());
   const auto copy_all = [&]() -> Status {
     for (std::size_t i = 0; i < results_.size(); ++i) {
       const Result& result = results_[i];

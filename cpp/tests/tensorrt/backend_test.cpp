@@ -190,16 +190,23 @@ TEST_CASE("values on the device are used where they lie: nothing is copied") {
   REQUIRE(cudart != nullptr);
   const auto copies = reinterpret_cast<int (*)()>(dlsym(cudart, "edgebuild_double_copies"));
   REQUIRE(copies != nullptr);
-  std::vector<float> x = {1, 2, 3};
-  std::array<float, 3> y{};
-  eb_value input = view(x, {1, 3}).raw();
-  input.device_type = EB_DEVICE_CUDA;
-  eb_value output = Value::bound(y.data(), sizeof(y)).raw();
-  output.device_type = EB_DEVICE_CUDA;
-  const int before = copies();
-  REQUIRE(RunnerAccess::run(runner, {&input, 1}, {&output, 1}, {}).ok());
-  CHECK(copies() == before);
-  CHECK(y == std::array<float, 3>{2, 4, 6});
+  alignas(256) std::array<float, 67> x{};
+  alignas(256) std::array<float, 67> y{};
+  const auto run_at = [&](std::size_t offset) {
+    for (std::size_t i = 0; i < 3; ++i) x[offset + i] = static_cast<float>(i + 1);
+    const std::int64_t shape[] = {1, 3};
+    eb_value input = Value::view(EB_FLOAT32, shape, x.data() + offset, 12).value().raw();
+    input.device_type = EB_DEVICE_CUDA;
+    eb_value output = Value::bound(y.data() + offset, 12).raw();
+    output.device_type = EB_DEVICE_CUDA;
+    const int before = copies();
+    REQUIRE(RunnerAccess::run(runner, {&input, 1}, {&output, 1}, {}).ok());
+    CHECK(std::vector<float>(&y[offset], &y[offset] + 3) == std::vector<float>{2, 4, 6});
+    return copies() - before;
+  };
+  CHECK(run_at(0) == 0);
+  CHECK(run_at(64) == 0);
+  CHECK(run_at(1) == 2);  // TensorRT wants addresses that are multiples of 256.
 }
 
 }  // namespace

@@ -53,6 +53,8 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[
         from edgebuild.backends.half import with_float_biases
 
         model = with_float_biases(model)
+        if _has_foreign_operators(model):
+            return ()
     variants.append(_write(model, candidate.precision, candidate, recipe, folder, None))
     return tuple(variants)
 
@@ -93,6 +95,15 @@ def _sizes(signature: Signature, dim: int | str | None, sampled: int) -> Sequenc
     if known is None:
         return min(1, sampled), sampled, sampled
     return known.minimum, known.best, max(known.best, sampled) if known.maximum is None else known.maximum
+
+
+def _has_foreign_operators(model: object) -> bool:
+    """Whether a quantised graph has operators that TensorRT has not: those that quantise at run time, and other engines' own."""
+    import onnx
+
+    assert isinstance(model, onnx.ModelProto)
+    at_run_time = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
+    return any(node.domain not in ("", "ai.onnx") or node.op_type in at_run_time for node in model.graph.node)
 
 
 def _write(

@@ -297,7 +297,9 @@ def _tensorrt(target: TargetSpec, version: str) -> Check:
     name = f"tensorrt {version}"
     headers = find_headers(target, Cache.default())
     if headers is not None:
-        found = f"headers of {headers.version[0]}.{headers.version[1]} in {headers.folder}; the board brings the libraries"
+        found = (
+            f"headers of {headers.version[0]}.{headers.version[1]} in {headers.folder}; the board brings the libraries"
+        )
         return Check(name=name, state="ok", needed_for="bundles", found=found)
     get = f"`{get_command(target)}` gets its public headers; without them a bundle has no TensorRT variant"
     return Check(name=name, state="absent", needed_for="bundles", found="", get=get)

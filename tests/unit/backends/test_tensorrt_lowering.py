@@ -158,6 +158,21 @@ def test_quantised_biases_become_the_floats_that_they_stand_for(per_channel: boo
     np.testing.assert_allclose(after, before, rtol=1e-6, atol=1e-6)
 
 
+def test_a_graph_that_quantises_at_run_time_is_no_tensorrt_model(tmp_path: Path) -> None:
+    graph = helper.make_graph(
+        [
+            helper.make_node("DynamicQuantizeLinear", ["x"], ["q", "s", "z"]),
+            helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [4, 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, 5])],
+    )
+    candidate = replace(a_candidate(tmp_path), precision="int8")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), candidate.graph)
+    assert tensorrt.lower(candidate, {}, tmp_path) == ()
+
+
 def test_signatures_that_tensorrt_has_no_form_for_are_told_apart() -> None:
     def signature(kind: TensorType | ContainerType) -> Signature:
         return Signature(inputs=(ValueSpec(name="x", type=kind),), outputs=())
