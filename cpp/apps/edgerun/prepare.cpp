@@ -46,7 +46,7 @@ class Steps {
     } else if (other) {
       std::fprintf(stderr, "%s\n", text.c_str());
     }
-    told_ = true;
+    told_ = told_ || !step.starts_with("waiting");  // For another process, which makes it.
   }
   void wipe() {
     if (dirty_) std::fprintf(stderr, "\r\x1b[K");
@@ -125,7 +125,9 @@ class Preparer {
       if (steps.told()) {
         steps.tell("checking goldens", static_cast<std::uint32_t>(i), static_cast<std::uint32_t>(count));
       }
-      EDGEBUILD_RETURN_IF_ERROR(compare_golden(runner, bundle_, variant, i, {}, reports));
+      const Status ran = compare_golden(runner, bundle_, variant, i, {}, reports);
+      if (ran.code() == Code::kCorrupt) return ran;  // The bundle's files, not what was made.
+      if (!ran.ok()) return {Code::kGateFailed, ran.message()};
     }
     if (all_agree(reports)) return {};
     return {Code::kGateFailed, describe_failure(bundle_, variant.name, reports)};
