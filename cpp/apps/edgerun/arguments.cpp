@@ -36,7 +36,7 @@ void add_bundle(CLI::App& app, CommonOptions& options) {
 }
 
 void add_state(CLI::App& app, CommonOptions& options) {
-  app.add_option("--state-dir", options.state_dir, "What `tune`, `prepare` keep [$XDG_STATE_HOME/edgebuild/ID]")
+  app.add_option("--state-dir", options.state_dir, "What is kept here [$XDG_STATE_HOME/edgebuild/ID]")
       ->type_name("DIR");
   app.add_flag("--no-tuning", options.no_tuning, "The target's order, whatever `tune` kept");
 }
@@ -51,7 +51,7 @@ void add_loading(CLI::App& app, CommonOptions& options, RawArguments& raw) {
 }
 
 void add_wait(CLI::App& app, CommonOptions& options) {
-  app.add_flag("--wait", options.wait, "First make what the best variant needs: see `prepare`");
+  app.add_flag("--wait", options.wait, "First make what it needs here: see `prepare`");
 }
 
 void add_inputs(CLI::App& app, InputFiles& inputs, RawArguments& raw) {
@@ -282,7 +282,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   add_inputs(*tune_app, tune.inputs, raw);
 
   PrepareOptions prepare;
-  CLI::App* prepare_app = app.add_subcommand("prepare", "Make here what variants need, e.g. TensorRT's plans");
+  CLI::App* prepare_app = app.add_subcommand("prepare", "Make here what variants need, e.g. plans");
   add_bundle(*prepare_app, prepare);
   prepare_app->add_option("--backend", prepare.backend, "Only variants of this backend")->type_name("NAME");
   prepare_app->add_option("--variant", prepare.variant, "Only this variant")->type_name("NAME");

@@ -53,6 +53,8 @@ inline std::string double_bundle(RunnerBundle& bundle, bool fallback = true) {
   Json& cpu = bundle.add_variant("cpu");
   cpu["backend"] = "reference";
   cpu["model"] = "model/cpu.json";
+  cpu["data"] = {"model/in.bin",
+                 "model/out.bin"};  // Also where a test takes the golden out, every file is referred to.
   cpu["plugin"] = nullptr;
   cpu["options"] = Json::object();
   if (!fallback) cpu["requires"]["cpu_features"] = {"antigravity"};

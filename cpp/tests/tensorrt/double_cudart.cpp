@@ -61,6 +61,7 @@ EXPORT int cudaMemGetInfo(std::size_t* free, std::size_t* total) {
   return 0;
 }
 EXPORT int cudaMalloc(void** memory, std::size_t size) {
+  if (size > std::size_t{1} << 30) return kOutOfMemory;
   *memory = std::aligned_alloc(256, (size + 255) / 256 * 256);
   return *memory != nullptr ? 0 : kOutOfMemory;
 }
