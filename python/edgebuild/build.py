@@ -142,12 +142,13 @@ def build_from_request(
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
-    sample = None
-    if options.quantize is not None and not (request.inputs or request.samples):
-        sample = sample_of(options.quantize.calib)
-        if sample is not None:
-            progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
-            request = replace(request, samples=(str(sample),))
+    sample = None if options.quantize is None or request.inputs or request.samples else sample_of(options.quantize)
+    if sample is not None and options.quantize is not None:
+        from edgebuild.quantize.data import sizes_of
+
+        inputs = sizes_of(sample, stacked=sample == Path(options.quantize.calib))
+        progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
+        request = replace(request, inputs=inputs, samples=() if inputs else (str(sample),))
 
     clock.enter("export")
     try:

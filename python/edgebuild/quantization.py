@@ -365,10 +365,14 @@ def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | Non
     return function, uuid.uuid4().hex
 
 
-def sample_of(calib: Any) -> Path | None:
-    """The first ``.npz`` of a calibration folder or file: it knows the model's input sizes better than any guess; None: there is none."""
-    if not isinstance(calib, str | Path):
+def sample_of(options: QuantizeOptions) -> Path | None:
+    """The first ``.npz`` of a calibration folder, or the file: it knows the model's input sizes better than any guess.
+
+    None: there is none, or it holds images that are still to be made inputs of.
+    """
+    if options.preprocess is not None or not isinstance(options.calib, str | Path):
         return None
-    path = Path(calib)
-    found = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.suffix == ".npz" and path.is_file() else []
-    return found[0] if found else None
+    path = Path(options.calib)
+    if path.is_dir():
+        return min(path.glob("*.npz"), default=None)
+    return path if path.suffix in (".npz", ".npy") and path.is_file() else None
