@@ -54,6 +54,9 @@ def command(
         what = "is a folder" if html.is_dir() else f"can't be written: there is no folder {html.parent}"
         msg = f"--html {html} {what}, expected the name of a file to write"
         raise UsageError(msg, hint="for example --html report.html")
+    if data is not None and no_layers:
+        msg = "--data is given with --no-layers, which judges nothing"
+        raise UsageError(msg, hint="leave one of them out")
     opened = open_bundle(bundle)
 
     from edgebuild.cli.progress import show_progress

@@ -136,6 +136,9 @@ def with_data(
             used, held = opened.split()
             evidence = replace(evidence, calibration=kept(used), held_out=kept(held if held is not None else used))
     if data is not None:
+        if isinstance(data, str) and ":" not in data and not Path(data).exists():
+            msg = f"--data {data}: no such file or folder"
+            raise UsageError(msg, hint="it takes what --calib of a build takes: a folder, a file or module:callable")
         with open_calibration(data, signature, preprocess=preprocess, search_path=search_path, cache=cache) as opened:
             evidence = replace(evidence, held_out=kept(opened))
     if not evidence.held_out:

@@ -228,3 +228,15 @@ def test_a_page_that_can_not_be_written_is_said_before_anything_is_measured(
     result = invoke("explain", str(explained()), "--html", target)
     assert result.code == 2
     assert "--html" in result.err
+
+
+def test_data_that_can_not_be_judged_on_are_said_by_their_own_flag(
+    explained: Callable[..., Path], invoke: Invoke
+) -> None:
+    bundle = str(explained(int8=True))
+    missing = invoke("explain", bundle, "--data", "nosuch")
+    assert missing.code == 2
+    assert "--data nosuch: no such file or folder" in missing.err
+    unread = invoke("explain", bundle, "--data", "nosuch", "--no-layers")
+    assert unread.code == 2
+    assert "--data is given with --no-layers" in unread.err
