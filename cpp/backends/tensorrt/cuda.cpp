@@ -70,6 +70,9 @@ Result<std::shared_ptr<const Cuda>> Cuda::open() {
   if (!lacking.empty()) return Status(Code::kIncompatible, "CUDA's runtime library has no function " + lacking);
   int count = 0;
   const int error = cuda->get_device_count_(&count);
+  if (error == kErrorInsufficientDriver && cuda->driver_version() == "0.0") {
+    return Status(Code::kNotFound, "there is no NVIDIA driver, so there is no CUDA device");
+  }
   if (error == kErrorInsufficientDriver) {
     return Status(Code::kIncompatible, "the driver knows CUDA " + cuda->driver_version() +
                                            ", the runtime library is CUDA " + cuda->runtime_version() +

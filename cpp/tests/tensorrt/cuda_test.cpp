@@ -33,6 +33,8 @@ TEST_CASE("no device and a driver that is too old are told apart") {
   control.set("driver", "11040");
   const Status old = Cuda::open().status();
   CHECK(old.code() == Code::kIncompatible);
+  control.set("driver", "0");
+  CHECK(Cuda::open().status().message() == "there is no NVIDIA driver, so there is no CUDA device");
   CHECK(old.message().find("the driver knows CUDA 11.4, the runtime library is CUDA 12.6") == 0);
 }
 
