@@ -30,7 +30,11 @@ using Floats = float __attribute__((vector_size(32)));
 using Ints = std::int32_t __attribute__((vector_size(32)));
 constexpr std::size_t kLanes = sizeof(Floats) / sizeof(float);
 
-constexpr float kLeastSize = std::numeric_limits<float>::min();  // What a row of zeros is divided by.
+// What a row of zeros is divided by. Scales of rows, down to a 2^15th of it, are still normal numbers: vector units of
+// 32-bit ARM take others for 0.
+constexpr float kLeastSize = 0x1p-110f;
+// A row is multiplied by kNear / size, which is a normal number for the largest size too, and then by 1 / kNear.
+constexpr float kNear = 4.0f;
 // 1.5 * 2^23: added to a float of magnitude up to 2^22 it leaves the nearest integer, ties to even, in the last bits.
 constexpr float kRounder = 12582912.0f;
 constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed together.
@@ -85,12 +89,11 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
   return extent;
 }
 
-/// Values, divided by `1 / by_size` and the scale, as integers.
-[[gnu::always_inline]] inline void quantize_row(const float* values, std::size_t width, float by_size,
-                                                const Quantization& quantization, std::uint8_t* integers) noexcept {
-  const float least = -static_cast<float>(quantization.zero_point);
+/// `values * by_size * by_scale`, from the zero point on, as integers.
+[[gnu::always_inline]] inline void quantize_row(const float* values, std::size_t width, float by_size, float by_scale,
+                                                std::uint8_t zero_point, std::uint8_t* integers) noexcept {
+  const float least = -static_cast<float>(zero_point);
   const float most = 255.0f + least;
-  const float by_scale = 1.0f / quantization.scale;
   std::size_t j = 0;
   for (; j + kBlock <= width; j += kBlock) {
     std::int32_t block[kBlock];
@@ -103,7 +106,7 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
       value = value + kRounder;
       Ints integer;
       EDGEBUILD_LOAD(integer, &value);
-      integer += quantization.zero_point;
+      integer += zero_point;
       EDGEBUILD_STORE(block + k, integer);
     }
     for (std::size_t k = 0; k < kBlock; ++k) integers[j + k] = static_cast<std::uint8_t>(block[k]);
@@ -112,7 +115,7 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
     float value = (values[j] * by_size) * by_scale;
     value = value > least ? value : least;
     value = value < most ? value : most;
-    integers[j] = static_cast<std::uint8_t>(std::bit_cast<std::int32_t>(value + kRounder) + quantization.zero_point);
+    integers[j] = static_cast<std::uint8_t>(std::bit_cast<std::int32_t>(value + kRounder) + zero_point);
   }
 }
 
@@ -121,7 +124,8 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
                                             std::uint8_t* out) noexcept {
   for (std::size_t r = 0; r < count; ++r) {
     const float* const values = prepare(preparation, rows + r * preparation.depth, scratch);
-    quantize_row(values, preparation.width(), 1.0f, quantization, out + r * preparation.width());
+    quantize_row(values, preparation.width(), 1.0f, 1.0f / quantization.scale, quantization.zero_point,
+                 out + r * preparation.width());
   }
 }
 
@@ -141,7 +145,8 @@ constexpr std::size_t kBlock = 4 * kLanes;  // Integers that are narrowed togeth
     const Quantization quantization = quantization_of({extent.low / size, extent.high / size});
     sizes[r] = size * quantization.scale;
     offsets[r] = static_cast<float>(kMiddle) - static_cast<float>(quantization.zero_point);
-    quantize_row(values, width, 1.0f / size, quantization, out + r * width);
+    quantize_row(values, width, kNear / size, 1.0f / (kNear * quantization.scale), quantization.zero_point,
+                 out + r * width);
   }
 }
 
@@ -158,7 +163,7 @@ constexpr float kSecondSteps = 2.0f * kMost;  // Steps of the second term in one
   for (std::size_t k = 0; k < kBlock; k += kLanes) {
     Floats value;
     EDGEBUILD_LOAD(value, values + k);
-    value = (value * by_size) * kMost;
+    value = (value * by_size) * (kMost / kNear);
     value = value > least ? value : least;
     value = value < most ? value : most;
     const Floats rounded = value + kRounder;
@@ -178,7 +183,7 @@ constexpr float kSecondSteps = 2.0f * kMost;  // Steps of the second term in one
     const float size = size_of(extent_of(values, width));
     terms.sizes[0][r] = size / kMost;
     terms.sizes[1][r] = size / kMost / kSecondSteps;
-    const float by_size = 1.0f / size;  // Not taken together with kMost: beyond what a float holds for the least rows.
+    const float by_size = kNear / size;
     std::uint8_t* const first = terms.out[0] + r * width;
     std::uint8_t* const second = terms.out[1] + r * width;
     std::size_t j = 0;
