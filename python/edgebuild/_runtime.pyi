@@ -41,6 +41,7 @@ class Runner:
         state_dir: str,
         cache_dir: str,
         tuning: bool,
+        engine_folders: Mapping[str, tuple[str, str]] = ...,
         slow_path: Callable[[Any, str, str], NDArray[Any]],
     ) -> None: ...
     @property

@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebuild.backends.lowering import LoweredModel, lower_float
+from edgebuild.backends.choice import backends_for, build_plugins, choose_backends, fetch_engines, wanted_torchscript
+from edgebuild.backends.lowering import LoweredModel, lower_float, lower_script
 from edgebuild.backends.registry import check_options, find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, content_key, file_sha256
@@ -18,19 +19,19 @@ from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
-from edgebuild.graph.stage import optimize_export
+from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
-from edgebuild.native.engine_layout import check_engine
-from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
+from edgebuild.native.plugin import check_plugin
 from edgebuild.native.runner import build_runner, check_toolchain
 from edgebuild.options import BuildOptions
 from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
-from edgebuild.targets import BackendSpec, TargetSpec, load_target
+from edgebuild.targets import BackendSpec, load_target
+from edgebuild.targets.spec import lowest_opset
 
 if TYPE_CHECKING:
     from edgebuild.devices.held_out import HeldOut
@@ -122,9 +123,13 @@ def build_from_request(
     target = load_target(options.target)
     if options.toolchain is not None:
         target = replace(target, toolchain=replace(target.toolchain, file=str(options.toolchain.resolve())))
-    specs = _backends(target, options.backends)
-    opset_max = min(request.opset_max, *(spec.opset_max for spec in specs))
-    request = replace(request, opset_max=opset_max, time_original=options.measure)
+    specs = choose_backends(target, options.backends)
+    request = replace(
+        request,
+        opset_max=min(request.opset_max, lowest_opset(specs)),
+        time_original=options.measure,
+        torchscript=wanted_torchscript(target, specs, named=bool(options.backends)),
+    )
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     if request.path is not None:  # a file that can't be a model is said before torch is loaded
         identify(Path(request.path))
@@ -143,6 +148,9 @@ def build_from_request(
             quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
         )
     check_toolchain(target)
+    for spec in specs:
+        if find_backend(spec.name).FORM == "torchscript":
+            check_plugin(target, spec)
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
@@ -165,21 +173,31 @@ def build_from_request(
     clock.cached(hit)
     preprocessing = _preprocessing(options, exported.signature)
 
-    clock.enter("optimise")
-    graphs = [optimize_export(exported.onnx, spec, cache) for spec in specs]
-    lowered = [
-        lower_float(exported, graph, spec, options.variant_options, cache)
-        for spec, (graph, _) in zip(specs, graphs, strict=True)
-    ]
-    clock.cached(all(hit for _, hit in (*graphs, *lowered)))
+    specs = backends_for(target, specs, exported)
 
-    quantized: list[BackendQuantization] = []
+    clock.enter("optimise")
+    graphs: dict[str, OptimizedGraph] = {}
+    floats: list[LoweredModel] = []
+    found_all = True
+    for spec in specs:
+        if find_backend(spec.name).FORM == "torchscript":
+            model, hit = lower_script(exported, spec, options.variant_options, cache)
+        else:
+            graphs[spec.name], graph_hit = optimize_export(exported.onnx, spec, cache)
+            model, hit = lower_float(exported, graphs[spec.name], spec, options.variant_options, cache)
+            found_all &= graph_hit
+        floats.append(model)
+        found_all &= hit
+    clock.cached(found_all)
+
+    quantized: dict[str, BackendQuantization] = {}
     if options.quantize is not None:
         clock.enter("quantise")
-        found = [
-            quantize_backend(
+        found_all = True
+        for spec in specs:
+            quantized[spec.name], hit = quantize_backend(
                 exported,
-                graph,
+                graphs.get(spec.name),
                 spec,
                 target,
                 options.quantize,
@@ -190,26 +208,25 @@ def build_from_request(
                 seed=request.seed,
                 search_path=request.search_path,
             )
-            for spec, (graph, _) in zip(specs, graphs, strict=True)
-        ]
-        quantized = [result for result, _ in found]
-        clock.cached(all(hit for _, hit in found))
+            found_all &= hit
+        clock.cached(found_all)
 
     clock.enter("runner", target.toolchain.triple)
     parts = PackedParts(
         exported=exported,
         target=target,
-        graphs=tuple(graph for graph, _ in graphs),
-        lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
-        quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
+        graphs=graphs,
+        lowered=tuple(_in_order(specs, floats, quantized)),
+        quantization={name: found.manifest for name, found in quantized.items() if found.manifest is not None},
         preprocessing=preprocessing,
-        engines=_engines(target, specs, cache, progress),
+        engines=fetch_engines(target, specs, cache, progress),
+        plugins=build_plugins(target, specs, cache, progress),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
         decisions=Decisions(
             target=target.name,
-            quantization={spec.name: dict(q.decision) for spec, q in zip(specs, quantized, strict=False)},
+            quantization={name: dict(found.decision) for name, found in quantized.items()},
         ),
     )
 
@@ -239,8 +256,7 @@ def build_from_request(
 
         clock.enter("write")
         output = (options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge").absolute()
-        by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
-        report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, by_backend)
+        report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, quantized)
         made = replace(decisions, bundle_id=staged.id, samples_sha256=_samples_hash(exported))
         if decided is not None and (other := why_other(decided, made)):
             report = replace(report, notes=(*report.notes, other))
@@ -286,36 +302,12 @@ def _export(
     )
 
 
-def _backends(target: TargetSpec, names: Sequence[str]) -> list[BackendSpec]:
-    """The target's backends, or those of ``names`` in that order; all can be built for."""
-    if len(set(names)) < len(names):
-        msg = f"each backend may be named once, got {', '.join(names)}"
-        raise UsageError(msg)
-    specs = [target.backend(name) for name in names] if names else list(target.runtime)
-    for spec in specs:  # before a long export
-        engine = find_backend(spec.name).ENGINE
-        if engine is not None:
-            check_engine(engine_pin(engine, spec.version, target.soc.arch), target.os)
-    return specs
-
-
-def _engines(
-    target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache, progress: Progress
-) -> dict[str, EngineFiles]:
-    """Engine libraries by backend name."""
-    return {
-        spec.name: fetch_engine(engine_pin(engine, spec.version, target.soc.arch), cache, progress)
-        for spec in specs
-        if (engine := find_backend(spec.name).ENGINE) is not None
-    }
-
-
 def _in_order(
-    specs: Sequence[BackendSpec], floats: Sequence[LoweredModel], quantized: Sequence[BackendQuantization]
+    specs: Sequence[BackendSpec], floats: Sequence[LoweredModel], quantized: Mapping[str, BackendQuantization]
 ) -> Iterator[tuple[BackendSpec, LoweredModel]]:
     """The variants in the order in which a runner tries them: a backend's quantised ones, then its float one if it is needed."""
-    for index, (spec, model) in enumerate(zip(specs, floats, strict=True)):
-        result = quantized[index] if quantized else None
+    for spec, model in zip(specs, floats, strict=True):
+        result = quantized.get(spec.name)
         yield from ((spec, lowered) for lowered in (result.lowered if result else ()))
         if result is None or result.float_needed:
             yield spec, model
@@ -349,18 +341,17 @@ def _samples_hash(exported: ExportedModel) -> str:
 
 
 def _held_out(
-    parts: PackedParts, quantized: Sequence[BackendQuantization], options: BuildOptions, cache: Cache
+    parts: PackedParts, quantized: Mapping[str, BackendQuantization], options: BuildOptions, cache: Cache
 ) -> dict[str, "HeldOut"]:
     """By INT8 variant what it was judged by on this machine."""
     if options.quantize is None:
         return {}
     from edgebuild.devices.held_out import judged_variants
 
-    specs = dict.fromkeys(spec.name for spec, _ in parts.lowered)  # in the order of the graphs
     judged: dict[str, HeldOut] = {}
-    for name, graph, found in zip(specs, parts.graphs, quantized, strict=True):
+    for name, graph in parts.graphs.items():
         spec = parts.target.backend(name)
-        judged |= judged_variants(parts.target, spec, found, graph.path, options.quantize, cache)
+        judged |= judged_variants(parts.target, spec, quantized[name], graph.path, options.quantize, cache)
     return judged
 
 

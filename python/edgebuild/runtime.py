@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgebuild import _runtime
 from edgebuild.errors import SignatureError
+from edgebuild.installed_torch import find_torch
 from edgebuild.model.signature import Signature, Structure
 
 
@@ -58,6 +59,15 @@ class Cancellation:
         return self._native.cancelled
 
 
+def _engine_folders() -> dict[str, tuple[str, str]]:
+    """Engines that Python has, or may import later, by name: folder of the libraries, and version.
+
+    Two copies of LibTorch can't be in one process, so where the torch package is installed its own libraries serve.
+    """
+    torch = find_torch()
+    return {} if torch is None else {"libtorch": (str(torch.library_folder), torch.version)}
+
+
 class Runner:
     """A loaded model. Any number of threads may use one Runner at once; the GIL is released while it runs.
 
@@ -72,6 +82,9 @@ class Runner:
             ``$XDG_STATE_HOME/edgebuild/<id>``; need not exist.
         cache_dir: Where archives are unpacked; by default ``$XDG_CACHE_HOME/edgebuild/bundles``.
         tuning: False: variants are tried in the target's order, whatever ``edgerun tune`` kept.
+
+    Variants for LibTorch run with the libraries of the installed torch package, imported or not; if that is another version than the
+    bundle's, they are passed over.
 
     Attributes:
         variant: The one that was loaded.
@@ -107,6 +120,7 @@ class Runner:
             state_dir=os.fspath(state_dir or ""),
             cache_dir=os.fspath(cache_dir or ""),
             tuning=tuning,
+            engine_folders=_engine_folders(),
             slow_path=_as_array,
         )
         self._run = self._native.run

@@ -69,6 +69,12 @@ class EDGEBUILD_API Value {
 /// Lines that edgebuild and the engines say. Default: warnings and errors to stderr.
 using LogFunction = std::function<void(eb_severity severity, std::string_view message)>;
 
+/// An engine that is in this process, or will come into it, by other means than a bundle, e.g. with Python's torch.
+struct EngineFolder {
+  std::string path;     ///< Folder of its libraries, each under its SONAME.
+  std::string version;  ///< E.g. "2.13.0"; what follows a plus sign ("+cpu") names the build and is not compared.
+};
+
 struct LoadOptions {
   std::string backend;         ///< Only variants of this backend; empty: any.
   std::string variant;         ///< Only this variant; empty: any.
@@ -80,6 +86,10 @@ struct LoadOptions {
   std::string state_dir;
   bool tuning = true;     ///< false: variants are tried in the target's order, whatever `edgerun tune` kept.
   std::string cache_dir;  ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
+  /// By the engine's name in manifests, e.g. "libtorch": variants whose plugin is linked with that engine use it in
+  /// place of the bundle's own, since two copies of such an engine can't live in one process. It is not hashed; another
+  /// version than the variant's is kIncompatible.
+  std::map<std::string, EngineFolder> engine_folders;
   LogFunction log;
 };
 

@@ -33,9 +33,11 @@ class LoadedModel {
 
   /// Opens plugin, engine and files, each hashed, and loads the model.
   ///
-  /// @param options  Override the variant's.
+  /// @param options         Override the variant's.
+  /// @param engine_folders  See LoadOptions.
   static Result<std::unique_ptr<LoadedModel>> load(const bundle::Bundle& bundle, const bundle::Variant& variant,
-                                                   const std::map<std::string, std::string>& options);
+                                                   const std::map<std::string, std::string>& options,
+                                                   const std::map<std::string, EngineFolder>& engine_folders);
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
   ~LoadedModel();

@@ -74,7 +74,8 @@ Status load_first(const bundle::Bundle& bundle, const LoadOptions& options, cons
     if (const std::optional<std::string> missing = missing_requirement(candidate->requires_, machine)) {
       failure = Status(Code::kIncompatible, *missing + (bundle.manifest().loader ? kOwnLibcAlone : ""));
     } else {
-      Result<std::unique_ptr<LoadedModel>> loaded = LoadedModel::load(bundle, *candidate, options.options);
+      Result<std::unique_ptr<LoadedModel>> loaded =
+          LoadedModel::load(bundle, *candidate, options.options, options.engine_folders);
       if (loaded.ok()) {
         choice->variant = candidate;
         choice->model = std::move(loaded).value();

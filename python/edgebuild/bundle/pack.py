@@ -36,18 +36,20 @@ class PackedParts:
     """What goes into a bundle: the results of the stages before.
 
     ``measured`` says whether the variants' speed is measured on this machine before the bundle is published; ``quantization`` is
-    the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name.
+    the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name; ``graphs`` are
+    by backend, of those that load ONNX; ``plugins`` by backend, of those that are not built into the runner.
     """
 
     exported: ExportedModel
     target: TargetSpec
-    graphs: tuple[OptimizedGraph, ...]
+    graphs: Mapping[str, OptimizedGraph]
     lowered: tuple[tuple[BackendSpec, LoweredModel], ...]
     engines: Mapping[str, EngineFiles]
     runner: Path
     thin: bool
     measured: bool
     decisions: Decisions
+    plugins: Mapping[str, Path] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] | None = None
 
@@ -199,6 +201,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         inputs=variant.inputs,
         outputs=variant.outputs,
         engine=None if engine is None else _engine(engine, parts.target.os, spec, thin=parts.thin),
+        plugin=f"lib/{plugin.name}" if (plugin := parts.plugins.get(variant.backend)) else None,
         options=dict(variant.options),
         requires=Requirements(
             cpu_features=tuple(sorted({*parts.target.soc.features, *variant.cpu_features})),
@@ -265,6 +268,8 @@ def _files(parts: PackedParts) -> list[BundleFile]:
             libraries[path.name] = BundleFile(path=f"lib/{path.name}", source=path, executable=program)
         if bundled or layout.system:
             licences.update(engine.licences)
+    for plugin in parts.plugins.values():  # also in a thin bundle: it is of this runner, and small
+        libraries[plugin.name] = BundleFile(path=f"lib/{plugin.name}", source=plugin)
     files += libraries.values()
     _check_native(files, parts)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]

@@ -135,6 +135,8 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
 
     cache = Cache.default()
     for backend in target.runtime:
+        if backend.on_demand:
+            continue
         progress.stage("engine", f"{backend.name} {backend.version} for {target.soc.arch}")
         try:
             pin = engine_pin(backend.name, backend.version, target.soc.arch)
