@@ -18,7 +18,7 @@ from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
-from edgebuild.export.result import ExportedModel
+from edgebuild.export.result import NO_GRAPH, ExportedModel
 from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
@@ -174,6 +174,11 @@ def build_from_request(
     preprocessing = _preprocessing(options, exported.signature)
 
     specs = backends_for(target, specs, exported)
+    if exported.opset is None and request.torchscript != "only":
+        progress.note(next(note for note in exported.notes if note.startswith(NO_GRAPH)))
+        for spec in specs:
+            check_options(spec.name, {**spec.options, **options.variant_options})
+            check_plugin(target, spec)
 
     clock.enter("optimise")
     graphs: dict[str, OptimizedGraph] = {}

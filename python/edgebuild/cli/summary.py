@@ -187,6 +187,7 @@ def _notes(report: BuildReport) -> list[str]:
             f"speed unproved: {', '.join(unproved)}: this machine's times say nothing about the CPUs that {'they are' if len(unproved) > 1 else 'it is'} "
             "for; `edgerun tune` on the board measures, and the fastest is tried first from then on"
         )
-    if not report.quantization and not any(variant.precision == "int8" for variant in report.variants):
+    float_alone = not any(variant.precision == "int8" for variant in report.variants)
+    if report.opset is not None and not report.quantization and float_alone:
         notes.append("all variants are float; for INT8 add: --int8 --calib FOLDER (docs/quantization.md)")
     return notes

@@ -17,6 +17,8 @@ from typing import Any
 from edgebuild.model.signature import Signature
 
 SCRIPT_FILE = "model.ts"
+NO_GRAPH = "no ONNX graph, so the model runs as TorchScript through LibTorch"
+"""How the note begins that says so."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from edgebuild.export.flat import flat_module
 from edgebuild.export.judge import compare_with_original
 from edgebuild.export.outputs import output_names, output_specs
 from edgebuild.export.parity import EngineModel
-from edgebuild.export.result import Attempt, ExportedModel
+from edgebuild.export.result import NO_GRAPH, Attempt, ExportedModel
 from edgebuild.export.script_stage import JudgedScript, make_script
 from edgebuild.export.tolerance import output_depths
 from edgebuild.export.write import write_onnx
@@ -99,9 +99,7 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         (directory / "model.onnx").unlink(missing_ok=True)
         (directory / "model.onnx.data").unlink(missing_ok=True)
     if refused is not None:
-        notes.append(
-            f"no ONNX graph, so the model runs as TorchScript through LibTorch: {refused.message.partition('; tried ')[0]}"
-        )
+        notes.append(f"{NO_GRAPH}: {refused.message.partition('; tried ')[0]}")
     _write_samples(directory, source, expected)
     result = ExportedModel(
         directory=directory,
