@@ -44,6 +44,18 @@ class PyRunner {
 
   void close() { runner_.reset(); }
 
+  [[nodiscard]] bool keeps_state() const { return open()->keeps_state(); }
+
+  void reset() {
+    const std::shared_ptr<Runner> runner = open();
+    Status status;
+    {
+      const py::gil_scoped_release unlocked;
+      status = runner->reset();
+    }
+    raise_if_error(status);
+  }
+
   [[nodiscard]] std::string signature_json() const {
     JsonWriter json;
     write_signature(json, open()->signature());
@@ -252,6 +264,8 @@ void register_runner(py::module_& module) {
       .def("run", &PyRunner::run, py::arg("inputs"), py::arg("deadline"), py::arg("out"), py::arg("profile"),
            py::arg("cancellation") = nullptr)
       .def("preprocess", &PyRunner::preprocess, py::arg("name"), py::arg("images"))
+      .def_property_readonly("keeps_state", &PyRunner::keeps_state)
+      .def("reset", &PyRunner::reset)
       .def("profile", &PyRunner::profile)
       .def("close", &PyRunner::close);
   module.def(

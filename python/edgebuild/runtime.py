@@ -88,6 +88,7 @@ class Runner:
 
     Attributes:
         variant: The one that was loaded.
+        keeps_state: Whether the model keeps state from run to run; then this Runner has one state, and its runs wait for each other.
         variant_order: In which order they were tried, and why, e.g. "the target's: not tuned on this machine …".
 
     Raises:
@@ -130,6 +131,7 @@ class Runner:
         self.engine_version = self._native.engine_version
         self.variant_order = self._native.variant_order
         self.bundle_id = self._native.bundle_id
+        self.keeps_state = self._native.keeps_state
         self.passed_over = tuple(PassedOver(*entry) for entry in self._native.passed_over)
 
     def run(
@@ -176,6 +178,13 @@ class Runner:
         if not structured:
             return results
         return _rebuild(self.signature.output_structure, list(results.values()))
+
+    def reset(self) -> None:
+        """Put the model's state back to what the bundle holds, once the run in progress has ended.
+
+        Nothing to do for a model that keeps none; see ``keeps_state``.
+        """
+        self._native.reset()
 
     def preprocess(self, name: str, images: ArrayLike) -> NDArray[Any]:
         """Make decoded images into an input, as the bundle's ``preprocessing`` says; calibration did the same.

@@ -166,6 +166,12 @@ class EDGEBUILD_API Runner {
   /// The bundle's id: 64 hexadecimal digits.
   [[nodiscard]] const std::string& bundle_id() const noexcept;
 
+  /// Whether the model keeps state from run to run. Then this Runner has one state, and its runs wait for each other.
+  [[nodiscard]] bool keeps_state() const noexcept;
+  /// Puts the model's state back to what the bundle holds, once the run in progress has ended. Nothing to do for a
+  /// model that keeps none.
+  [[nodiscard]] Status reset();
+
   /// Runs one inference.
   ///
   /// @param inputs   One value per input, in signature order; not copied; must stay valid until this returns.
@@ -176,7 +182,7 @@ class EDGEBUILD_API Runner {
   /// are
   ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kCancelled;
   ///         kInternal if the engine failed (the Runner stays usable).
-  /// Threads: any number at once on one Runner; each call takes a context from its pool.
+  /// Threads: any number at once on one Runner; each call takes a context from its pool (but see keeps_state).
   [[nodiscard]] Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options = {});
 
   /// Makes decoded images into the input `name`, as the bundle's `preprocessing` says; calibration does the same.

@@ -131,6 +131,17 @@ void LoadedModel::release(Context* context) noexcept {
   idle_.push_back(context);
 }
 
+Status LoadedModel::reset() {
+  std::unique_ptr<Context> fresh;  // Made first: where it can't be, the old state stays.
+  EDGEBUILD_RETURN_IF_ERROR(create_context(&fresh));
+  const std::lock_guard lock(pool_mutex_);
+  contexts_.clear();
+  idle_.clear();
+  contexts_.push_back(std::move(fresh));
+  idle_.push_back(contexts_.back().get());
+  return {};
+}
+
 Status LoadedModel::profile_context(Context** out) {
   if (profile_context_ == nullptr) EDGEBUILD_RETURN_IF_ERROR(create_context(&profile_context_));
   *out = profile_context_.get();

@@ -49,6 +49,8 @@ class LoadedModel {
   /// Takes a context out of the pool, or makes one.
   Status acquire(Context** out);
   void release(Context* context) noexcept;
+  /// Gives up every context, and with them the state that a model keeps; none may be in use.
+  Status reset();
 
   /// The one context of profiled runs, and its lock: a profile adds up the runs of one context.
   [[nodiscard]] std::mutex& profile_mutex() noexcept { return profile_mutex_; }

@@ -12,7 +12,16 @@ from typing import Any
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
 from edgebuild.bundle.atomic import atomic_file, from_os_error, moved_file
-from edgebuild.bundle.manifest import Engine, ExternalLibrary, Loader, Requirements, Target, Tolerance, Variant
+from edgebuild.bundle.manifest import (
+    KEEPS_STATE,
+    Engine,
+    ExternalLibrary,
+    Loader,
+    Requirements,
+    Target,
+    Tolerance,
+    Variant,
+)
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
@@ -89,6 +98,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
         producer=exported.producer,
         quantization=parts.quantization or None,
         preprocessing=parts.preprocessing,
+        required_features=(KEEPS_STATE,) if exported.keeps_state else (),
     )
 
 

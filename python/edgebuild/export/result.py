@@ -109,6 +109,8 @@ class ExportedModel:
         original_latency_ms: Median of one inference of the original on sample 0, one thread; None if not measured.
         producer: Versions of what took part.
         script: The TorchScript form; None: there is none.
+        keeps_state: Whether the model keeps state from run to run; then the samples are a sequence of steps from the state that the
+            file holds.
     """
 
     directory: Path
@@ -128,6 +130,7 @@ class ExportedModel:
     original_latency_ms: float | None
     producer: Mapping[str, str]
     script: ScriptForm | None = None
+    keeps_state: bool = False
 
     @property
     def onnx(self) -> Path:
@@ -152,6 +155,7 @@ class ExportedModel:
             "original_latency_ms": self.original_latency_ms,
             "producer": dict(self.producer),
             "script": None if self.script is None else self.script.to_json(),
+            "keeps_state": self.keeps_state,
         }
         (self.directory / "exported.json").write_text(json.dumps(data, indent=2), encoding="utf-8")
 
@@ -177,4 +181,5 @@ class ExportedModel:
             original_latency_ms=data["original_latency_ms"],
             producer=data["producer"],
             script=None if data["script"] is None else ScriptForm.from_json(data["script"]),
+            keeps_state=data["keeps_state"],
         )

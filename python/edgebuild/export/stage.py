@@ -6,7 +6,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from edgebuild.export.outputs import output_names, output_specs
 from edgebuild.export.parity import EngineModel
 from edgebuild.export.result import NO_GRAPH, Attempt, ExportedModel
 from edgebuild.export.script_stage import JudgedScript, make_script
+from edgebuild.export.sequence import find_sequence
 from edgebuild.export.tolerance import output_depths
 from edgebuild.export.write import write_onnx
-from edgebuild.model.probe import State
+from edgebuild.model.probe import CHANGES_STATE, State
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import DTYPES, Signature, Structure
 from edgebuild.model.source import Inputs, ModelKind, ModelSource
@@ -72,11 +73,15 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     _check_structure(source, structure)
     _check_dtypes(names, expected[0])
 
+    steps = None if request.torchscript == "never" or onnx_model is not None else find_sequence(source, expected, state)
     judge = _Judge(source, request, directory, names, expected, reference, progress)
     graph: _Graph | None = None
     refused: EdgebuildError | None = None
     attempts: list[Attempt] = []
-    if request.torchscript != "only":
+    if steps is not None:
+        refused = ModelError(f"forward changes {', '.join(steps.attributes)}, and later outputs depend on it")
+        source, expected = replace(source, samples=steps.samples), list(steps.expected)
+    elif request.torchscript != "only":
         try:
             graph = _make_graph(source, request, directory, onnx_model, judge, progress, state, attempts)
         except (ModelError, GateError) as error:
@@ -88,13 +93,19 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         progress("TorchScript for LibTorch")
         state.restore()
         try:
-            script = make_script(source, request, directory, names, expected, reference)
+            script = make_script(source, request, directory, names, expected, None if steps is not None else reference)
         except (ModelError, GateError) as error:
             if refused is None:
                 raise
             msg = f"{refused.message}; nor as TorchScript through LibTorch: {error.message}"
             raise type(refused)(msg, hint=refused.hint) from error
-    notes = list(source.notes)
+    notes = [note for note in source.notes if steps is None or not note.startswith(CHANGES_STATE)]
+    keeps_state = script is not None and graph is None and (steps is not None or script.keeps_state)
+    if keeps_state:
+        notes.append(
+            "the model keeps state: a Runner has one, its runs wait for each other, and reset() puts it back to what the file "
+            f"holds; the goldens are {len(source.samples)} steps in a row"
+        )
     if graph is None:
         (directory / "model.onnx").unlink(missing_ok=True)
         (directory / "model.onnx.data").unlink(missing_ok=True)
@@ -126,6 +137,7 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         original_latency_ms=_latency_ms(source) if request.time_original else None,
         producer=producer_versions(),
         script=None if script is None else script.form,
+        keeps_state=keeps_state,
     )
     result.write()
     return result

@@ -31,6 +31,9 @@ def copy_stripped(source: Path, target: Path) -> None:
         size, count = struct.unpack_from("<HH", head, phsize_at)
         stream.seek(table)
         headers = stream.read(size * count)
+        if size < filesz_at + width or len(headers) < size * count:
+            msg = "its program headers are cut off"
+            raise ElfError(msg)
         end = table + size * count
         for index in range(count):
             (offset,) = struct.unpack_from(address, headers, index * size + (8 if width == 8 else 4))

@@ -97,7 +97,8 @@ def libtorch_files(pin: EnginePin, cache: Cache, progress: Progress | None = Non
             copy_stripped(source, folder / name)
         with (folder / _LICENCES).open("w", encoding="utf-8") as sink:
             for path in licences:
-                inside = path.relative_to(path.parents[len(path.parts) - 1 - path.parts.index("licenses")])
+                top = next(index for index, part in enumerate(path.parts) if part.endswith(".dist-info")) + 2
+                inside = Path(*path.parts[top:])
                 text = path.read_text(encoding="utf-8", errors="replace").rstrip()
                 sink.write(f"{'=' * 80}\n{inside.as_posix()}\n{'=' * 80}\n{text}\n\n")
 
