@@ -113,7 +113,8 @@ def _length(name: str, taken: Sequence[Any], given: Sequence[Any], args: Sequenc
     first = taken[0]
     if "convolution" in name or name.startswith(("conv", "mkldnn_conv")):
         weight = taken[1]
-        return float(weight.numel() / max(min(weight.shape[0], weight.shape[1]), 1))
+        transposed = "transpose" in name or (len(args) > 6 and args[6] is True)
+        return float(weight.numel() / max(weight.shape[1 if transposed else 0], 1))
     if name in _PRODUCTS:
         operand = taken[min(_PRODUCTS[name], len(taken) - 1)]
         return float(operand.shape[-1]) if operand.ndim else 1.0

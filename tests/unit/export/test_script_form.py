@@ -12,6 +12,7 @@ from export_sources import make_source
 from edgebuild.errors import GateError, ModelError
 from edgebuild.export import script_stage
 from edgebuild.export.local import export_here, settled
+from edgebuild.export.rundepth import measured_depths
 from edgebuild.export.script import ScriptEngine, write_script
 from edgebuild.export.stage import export_source
 from edgebuild.model.request import ModelRequest
@@ -108,6 +109,43 @@ def test_beside_a_graph_both_forms_are_judged(tmp_path):
     assert all(parity.passed for parity in (*result.parity, *result.script.parity))
     # Depth read from the graph and depth seen in a run: 64 + 64 products, and a bias or a ReLU here and there.
     assert result.script.tolerances["output"][1] == pytest.approx(result.tolerances["output"][1], rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "length"),
+    [
+        (torch.nn.Conv2d(4, 6, 3, bias=False), (1, 4, 9, 9), 4 * 9),
+        (torch.nn.Conv2d(6, 6, 3, groups=3, bias=False), (1, 6, 9, 9), 2 * 9),
+        (torch.nn.ConvTranspose2d(4, 6, 3, bias=False), (1, 4, 9, 9), 4 * 9),
+        (torch.nn.LayerNorm((5, 7)), (2, 5, 7), 35),
+        (torch.nn.Softmax(-1), (3, 17), 17),
+        (torch.nn.Flatten(), (2, 3, 4), 0),
+        (torch.nn.AdaptiveAvgPool2d(1), (1, 3, 8, 8), 64),
+        (torch.nn.Sigmoid(), (2, 3), 4),
+    ],
+)
+def test_the_depth_of_an_operator_is_the_length_of_its_reduction(module, shape, length):
+    with torch.no_grad():
+        (depth,) = measured_depths(lambda: [module.eval()(torch.rand(shape))])
+    assert (depth.operations, depth.dtype) == (length, "float32")
+
+
+def test_a_loop_is_as_deep_as_the_steps_that_it_takes():
+    weight = torch.rand(16, 16) / 16
+
+    def run(steps: int) -> list[Any]:
+        x = torch.rand(2, 16)
+        for _ in range(steps):
+            x = x @ weight
+        return [x]
+
+    assert [measured_depths(lambda n=n: run(n))[0].operations for n in (1, 3)] == [16, 48]
+
+
+def test_half_precision_counts_a_reduction_once_and_has_its_own_roundoff():
+    with torch.no_grad():
+        (depth,) = measured_depths(lambda: [torch.rand(2, 64).half() @ torch.rand(64, 3).half()])
+    assert (depth.operations, depth.dtype) == (1, "float16")
 
 
 def test_only_torchscript_is_made_where_nothing_else_is_wanted(tmp_path):
