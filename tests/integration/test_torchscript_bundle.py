@@ -13,6 +13,11 @@ import torch
 from build_models import Growing, Remembering
 
 from edgebuild import Bundle
+from edgebuild.errors import EdgebuildError
+from edgebuild.machine import machine_arch
+from edgebuild.native.libtorch import require_torch
+from edgebuild.native.plugin import find_compilers
+from edgebuild.targets import load_target
 
 ROOT = Path(__file__).parents[2]
 EDGERUN = Path(os.environ.get("EDGEBUILD_TEST_EDGERUN", ROOT / "build/dev/cpp/apps/edgerun/edgerun"))
@@ -44,8 +49,21 @@ np.savez(folder + "/" + when + ".npz", **out)
 print(json.dumps({"version": runner.engine_version, "libraries": sorted(maps), "torch": "torch" in sys.modules}))
 """
 
+
+def _lacking() -> str:
+    """What a bundle with LibTorch needs and this machine lacks; empty: nothing."""
+    target = load_target("x86-64")
+    try:
+        find_compilers(target)
+        require_torch(target.backend("libtorch").version, target.soc.arch)
+    except EdgebuildError as error:
+        return str(error)
+    return "" if machine_arch() == target.soc.arch else f"this machine is {machine_arch()}"
+
+
 pytestmark = [
     pytest.mark.skipif(not EDGERUN.exists(), reason=f"{EDGERUN} is not built"),
+    pytest.mark.skipif(bool(_lacking()), reason=_lacking()),
     pytest.mark.filterwarnings("ignore"),
 ]
 
