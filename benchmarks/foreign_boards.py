@@ -62,9 +62,13 @@ def main(arguments: Sequence[str] = ()) -> None:
     """Prints three tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("boards", nargs="*", metavar="BOARD", default=list(BOARDS))
-    parser.add_argument("--rounds", type=int, default=4, help="builds of each target in the second part")
+    parser.add_argument(
+        "--rounds", type=int, default=4, help="builds of each target in the second part; 0 leaves it out"
+    )
     parser.add_argument("--warm", action="store_true", help="take the user's own cache and leave out the first part")
     chosen = parser.parse_args(arguments)
+    if chosen.warm and not chosen.rounds:
+        parser.error("--warm leaves out the first part, --rounds 0 the second: nothing is left")
     work = WORK / "foreign_boards"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -77,6 +81,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 def measure(boards: Sequence[str], rounds: int, work: Path, *, warm: bool) -> None:
     """The three parts, in a folder."""
     models = networks(work)
+    bundles: dict[str, Path] = {}
     caches: dict[str, dict[str, str]] = {
         board: {} if warm else {"XDG_CACHE_HOME": str(work / board)} for board in boards
     }
@@ -87,18 +92,32 @@ def measure(boards: Sequence[str], rounds: int, work: Path, *, warm: bool) -> No
             subprocess.run([sys.executable, "-c", FETCH, board], check=True, env={**os.environ, **caches[board]})
             fetched = time.perf_counter() - begin
             first = build(board, next(models), caches[board])
+            bundles[board] = first.bundle
             stages = ", ".join(f"{name} {seconds:.0f}" for name, seconds in first.stages.items() if seconds >= 1)
             rows.append((board, f"{fetched:.0f}", f"{first.wall_s:.0f}", f"{first.cpu_s:.0f}", stages))
-        title = f"First bundle with an empty cache, seconds on {os.cpu_count()} cores (asked: 360)"
+        title = f"First bundle with an empty cache, seconds on {os.cpu_count()} cores, load {os.getloadavg()[2]:.1f} (asked: 360)"
         show(title, ("board", "downloads", "build", "processor", "of it"), rows)
 
-    targets = {"x86-64": {}, **caches}
+    targets = {"x86-64": {}, **caches} if rounds else {}
     made: dict[str, list[Build]] = {target: [] for target in targets}
     for turn in range(rounds + 1):  # the first is uncounted: it compiles what --warm found missing
         for target, cache in targets.items():
             done = build(target, next(models), cache)
+            bundles[target] = done.bundle
             if turn:
                 made[target].append(done)
+    if rounds:
+        further(made, rounds)
+
+    rows = []
+    for board in boards:
+        program = Bundle.open(bundles[board]).directory() / "bin" / "edgerun"
+        rows.append((board, f"{program.stat().st_size / 1e6:.2f} MB", glibc(program)))
+    show("The board's edgerun, stripped (asked: at most 3 MB, glibc 2.28)", ("board", "size", "needs glibc"), rows)
+
+
+def further(made: dict[str, list[Build]], rounds: int) -> None:
+    """The second table."""
     rows = []
     for target, builds in made.items():
         ratios = [one.rest_s / native.wall_s for one, native in zip(builds, made["x86-64"], strict=True)]
@@ -112,14 +131,9 @@ def measure(boards: Sequence[str], rounds: int, work: Path, *, warm: bool) -> No
                 told,
             )
         )
-    title = f"A further model, seconds: median (least to most) of {rounds}, in turn; without its proof at most 1.2x x86-64 is asked"
+    load = f"load {os.getloadavg()[2]:.1f}"
+    title = f"A further model, seconds ({load}): median (least to most) of {rounds}, in turn; without its proof at most 1.2x x86-64 is asked"
     show(title, ("target", "build", "of it the proof", "processor", "without proof, of x86-64's"), rows)
-
-    rows = []
-    for board in boards:
-        program = Bundle.open(made[board][-1].bundle).directory() / "bin" / "edgerun"
-        rows.append((board, f"{program.stat().st_size / 1e6:.2f} MB", glibc(program)))
-    show("The board's edgerun, stripped (asked: at most 3 MB, glibc 2.28)", ("board", "size", "needs glibc"), rows)
 
 
 def networks(work: Path) -> Iterator[Path]:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebuild.backends.choice import backends_for, build_plugins, choose_backends, fetch_engines, wanted_torchscript
 from edgebuild.backends.lowering import LoweredModel, lower_float, lower_script
-from edgebuild.backends.registry import check_options, find_backend
+from edgebuild.backends.registry import find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
+from edgebuild.engines import build_plugins, choose_backends, fetch_engines, servable, takers, wanted_torchscript
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import NO_GRAPH, ExportedModel
@@ -23,7 +23,6 @@ from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
-from edgebuild.native.plugin import check_plugin
 from edgebuild.native.runner import build_runner, check_toolchain
 from edgebuild.options import BuildOptions
 from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
@@ -123,23 +122,21 @@ def build_from_request(
     target = load_target(options.target)
     if options.toolchain is not None:
         target = replace(target, toolchain=replace(target.toolchain, file=str(options.toolchain.resolve())))
-    specs = choose_backends(target, options.backends)
+    cache = Cache.default()
+    chosen = choose_backends(target, options.backends, options.variant_options, cache)
     request = replace(
         request,
-        opset_max=min(request.opset_max, lowest_opset(specs)),
+        opset_max=min(request.opset_max, lowest_opset(chosen.specs)),
         time_original=options.measure,
-        torchscript=wanted_torchscript(target, specs, named=bool(options.backends)),
+        torchscript=wanted_torchscript(target, chosen.specs, named=bool(options.backends)),
     )
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     if request.path is not None:  # a file that can't be a model is said before torch is loaded
         identify(Path(request.path))
-    for spec in specs:
-        check_options(spec.name, {**spec.options, **options.variant_options})
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     if options.quantize is None and decided is not None and any(q.get("plan") for q in decided.quantization.values()):
         msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
         raise UsageError(msg, hint="add --int8; calibration data is not needed again")
-    cache = Cache.default()
     if options.quantize is not None and decided is None:
         from edgebuild.quantize.data import survey
 
@@ -148,18 +145,16 @@ def build_from_request(
             quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
         )
     check_toolchain(target)
-    for spec in specs:
-        if find_backend(spec.name).FORM == "torchscript":
-            check_plugin(target, spec)
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
-    sample = None
-    if options.quantize is not None and not (request.inputs or request.samples):
-        sample = sample_of(options.quantize.calib)
-        if sample is not None:
-            progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
-            request = replace(request, samples=(str(sample),))
+    sample = None if options.quantize is None or request.inputs or request.samples else sample_of(options.quantize)
+    if sample is not None and options.quantize is not None:
+        from edgebuild.quantize.data import sizes_of
+
+        inputs = sizes_of(sample, stacked=sample == Path(options.quantize.calib))
+        progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
+        request = replace(request, inputs=inputs, samples=() if inputs else (str(sample),))
 
     clock.enter("export")
     try:
@@ -172,13 +167,13 @@ def build_from_request(
         raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)
     preprocessing = _preprocessing(options, exported.signature)
+    chosen = servable(chosen, exported.signature)
+    specs = chosen.specs
 
-    specs = backends_for(target, specs, exported)
+    chosen = takers(chosen, target, exported, options.variant_options)
+    specs = chosen.specs
     if exported.opset is None and request.torchscript != "only":
         progress.note(next(note for note in exported.notes if note.startswith(NO_GRAPH)))
-        for spec in specs:
-            check_options(spec.name, {**spec.options, **options.variant_options})
-            check_plugin(target, spec)
 
     clock.enter("optimise")
     graphs: dict[str, OptimizedGraph] = {}
@@ -186,10 +181,12 @@ def build_from_request(
     found_all = True
     for spec in specs:
         if find_backend(spec.name).FORM == "torchscript":
-            model, hit = lower_script(exported, spec, options.variant_options, cache)
+            model, hit = lower_script(exported, spec, chosen.options[spec.name], cache)
         else:
             graphs[spec.name], graph_hit = optimize_export(exported.onnx, spec, cache)
-            model, hit = lower_float(exported, graphs[spec.name], spec, options.variant_options, cache)
+            model, hit = lower_float(
+                exported, graphs[spec.name], spec, chosen.options[spec.name], cache, target.precision.supported
+            )
             found_all &= graph_hit
         floats.append(model)
         found_all &= hit
@@ -209,7 +206,7 @@ def build_from_request(
                 cache,
                 progress,
                 decided=None if decided is None else decided.quantization.get(spec.name),
-                variant_options=options.variant_options,
+                variant_options=chosen.options[spec.name],
                 seed=request.seed,
                 search_path=request.search_path,
             )
@@ -225,7 +222,7 @@ def build_from_request(
         quantization={name: found.manifest for name, found in quantized.items() if found.manifest is not None},
         preprocessing=preprocessing,
         engines=fetch_engines(target, specs, cache, progress),
-        plugins=build_plugins(target, specs, cache, progress),
+        plugins=build_plugins(target, chosen, cache, progress),
         runner=build_runner(target, cache, progress),
         thin=options.thin,
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
@@ -263,6 +260,7 @@ def build_from_request(
         output = (options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge").absolute()
         report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, quantized)
         made = replace(decisions, bundle_id=staged.id, samples_sha256=_samples_hash(exported))
+        report = replace(report, notes=(*chosen.notes, *report.notes))
         if decided is not None and (other := why_other(decided, made)):
             report = replace(report, notes=(*report.notes, other))
         texts = {"decisions": made.text(), "report": json.dumps(report.to_json(), indent=2) + "\n"}

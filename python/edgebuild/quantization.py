@@ -117,16 +117,22 @@ def quantize_backend(
         )[0]
         for entry in result["graphs"]
     )
-    # Speed was measured for the CPUs of one scheme; for all others float has to be there.
+    reason = result["reason"]
+    if lowered and not any(model.variants for model in lowered):
+        lowered = ()
+        reason = f"{spec.name} has not the operators of what was found, which quantises products at run time"
+    # Speed was measured for the CPUs of one scheme, by the engine that judges; for all others float has to be there.
     measured = [groups[entry["suffix"]] for entry in result["graphs"] if entry["judged"]]
     runs_here = why_not_here(target.soc.arch, target.soc.features) is None
     return _settle(
         BackendQuantization(
             lowered=lowered,
-            float_needed=not (runs_here and any(group.unconditional for group in measured)),
+            float_needed=not (
+                lowered and spec.name == _JUDGES and runs_here and any(group.unconditional for group in measured)
+            ),
             decision=result["decision"],
             manifest=result["decision"].get("manifest") if lowered else None,
-            reason=result["reason"],
+            reason=reason,
             report=result["report"],
             kept=folder.name,
         ),
@@ -361,10 +367,14 @@ def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | Non
     return function, uuid.uuid4().hex
 
 
-def sample_of(calib: Any) -> Path | None:
-    """The first ``.npz`` of a calibration folder or file: it knows the model's input sizes better than any guess; None: there is none."""
-    if not isinstance(calib, str | Path):
+def sample_of(options: QuantizeOptions) -> Path | None:
+    """The first ``.npz`` of a calibration folder, or the file: it knows the model's input sizes better than any guess.
+
+    None: there is none, or it holds images that are still to be made inputs of.
+    """
+    if options.preprocess is not None or not isinstance(options.calib, str | Path):
         return None
-    path = Path(calib)
-    found = sorted(path.glob("*.npz")) if path.is_dir() else [path] if path.suffix == ".npz" and path.is_file() else []
-    return found[0] if found else None
+    path = Path(options.calib)
+    if path.is_dir():
+        return min(path.glob("*.npz"), default=None)
+    return path if path.suffix in (".npz", ".npy") and path.is_file() else None

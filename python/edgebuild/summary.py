@@ -11,6 +11,7 @@ from edgebuild.bundle.pack import PackedParts
 from edgebuild.bundle.reader import Bundle
 from edgebuild.devices.proof import Proof
 from edgebuild.int8_report import chosen_trial, score_of
+from edgebuild.machine import machine_arch
 from edgebuild.quantization import BackendQuantization
 from edgebuild.report import BuildReport, OutputCheck, VariantReport
 from edgebuild.targets import TargetSpec, target_argument
@@ -227,6 +228,7 @@ def _next_steps(bundle: Bundle, output: Path, target: TargetSpec, *, thin: bool)
     except ValueError:
         path = shlex.quote(str(output))
     name = shlex.quote(output.name)
+    tunes = target.soc.arch != machine_arch() and len(bundle.manifest.variants) > 1
     engines = (
         f"edgebuild runtime pack --target {target_argument(target)} -o engines, then on this machine and on the board: "
         "export EDGEBUILD_RUNTIME_PATH=/path/to/engines",
@@ -234,6 +236,8 @@ def _next_steps(bundle: Bundle, output: Path, target: TargetSpec, *, thin: bool)
     return (
         *(engines if thin else ()),
         f"edgebuild run {path} --inputs in.npz --outputs out.npz",
-        f"edgebuild bench {path}",
+        # The emulator's times are nobody's.
+        *((f"edgebuild bench {path}",) if target.soc.arch == machine_arch() else ()),
         f"on the board: tar xf {name} && {bundle.manifest.top}/bin/edgerun verify",
+        *((f"on the board: {bundle.manifest.top}/bin/edgerun tune",) if tunes else ()),
     )

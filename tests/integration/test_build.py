@@ -291,7 +291,7 @@ def _nothing(place: Workplace) -> None:
         (_truncated, ["--target", "x86-64", "half.pt"], 9, "truncated"),
         (_pickle, ["--target", "x86-64", "pickle.pt"], 9, "--trust-model"),
         (_nothing, ["--target", "x86_65", "cnn.pt"], 2, "did you mean x86_64"),
-        (_nothing, ["--target", "jetson", "cnn.pt"], 2, "--backend onnxruntime"),
+        (_nothing, ["--target", "jetson", "--backend", "tensorrt", "cnn.pt"], 10, "--target jetson-orin --fetch"),
         (_nothing, ["cnn.pt"], 2, "--target"),
         (_nothing, ["--target", "x86-64", "cnn.pt", "-o", "cnn.pt"], 2, "would replace the file"),
         (_nothing, ["--target", "x86-64", "cnn.pt", "-o", "no/where.edge"], 2, "does not exist"),

@@ -99,6 +99,8 @@ def test_every_variant_is_proved_as_the_board_s_cpu_and_no_speed_is_claimed(repo
         assert variant["checks"]
         assert all(check["passed"] for check in variant["checks"])
     assert {"runner", "libraries", "model"} <= set(report["sizes"])
+    steps = report["next_steps"]
+    assert not [step for step in steps if step.startswith("edgebuild bench")], "the emulator's times are nobody's"
 
 
 def test_int8_decisions_are_compared_on_the_board_s_instruction_set(report: dict[str, Any]) -> None:

@@ -90,6 +90,7 @@ def test_it_computes_what_pytorch_does_and_says_nothing_of_schemas(work: Path, b
     np.savez(work / "in.npz", **{spec.name: image})
     _, told = edgebuild(work, "run", bundle, "--inputs", "in.npz", "--outputs", "out.npz")
     assert "Schema error" not in told
+    assert "" not in told.splitlines(), "the engine puts an empty line behind each"
     (name,) = [output.name for output in Bundle.open(bundle).signature.outputs]
     with torch.no_grad():
         expected = module(torch.from_numpy(image)).numpy()

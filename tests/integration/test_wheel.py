@@ -97,14 +97,17 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
 
 
 @pytest.fixture(scope="module")
-def ready_made(module_folder: Callable[[str], Path]) -> Path:
-    """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found."""
+def ready_made(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
+    """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found.
+
+    The wheel is made after the plain one, in its build folder: nothing is compiled again.
+    """
     folder = module_folder("ready-made")
     run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), "x86-64", cwd=folder)
-    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
+    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={wheel.parent / 'build'}"]
     flags.append(f"--config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR={folder / 'prebuilt'}")
     run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
-    (wheel,) = folder.glob("edgebuild-*.whl")
+    (carrying,) = folder.glob("edgebuild-*.whl")
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     hide = (
@@ -126,7 +129,7 @@ def ready_made(module_folder: Callable[[str], Path]) -> Path:
         str(folder / "venv/bin/python"),
         "install",
         *flags,
-        str(wheel),
+        str(carrying),
         cwd=folder,
     )
     return folder / "venv" / "bin"

@@ -54,16 +54,21 @@ def test_decisions_that_can_not_be_read_are_the_users_to_mend(decided: Any) -> N
 
 
 def test_the_first_npz_of_a_calibration_folder_stands_for_its_sizes(tmp_path: Path) -> None:
-    assert sample_of(None) is None
-    assert sample_of([np.zeros(3)]) is None
-    assert sample_of("random") is None
-    assert sample_of(tmp_path) is None
-    for name in ("b.npz", "a.npz", "0.npy"):
+    def found(calib: Any, preprocess: str | None = None) -> Path | None:
+        return sample_of(QuantizeOptions(calib=calib, preprocess=preprocess))
+
+    assert found(None) is None
+    assert found([np.zeros(3)]) is None
+    assert found("random") is None
+    assert found(tmp_path) is None
+    for name in ("b.npz", "a.npz", "0.npy", "0.txt"):
         (tmp_path / name).touch()
-    assert sample_of(tmp_path) == tmp_path / "a.npz"
-    assert sample_of(str(tmp_path / "b.npz")) == tmp_path / "b.npz"
-    assert sample_of(tmp_path / "0.npy") is None
-    assert sample_of(tmp_path / "missing.npz") is None
+    assert found(tmp_path) == tmp_path / "a.npz"
+    assert found(tmp_path, preprocess="imagenet") is None  # those are images
+    assert found(str(tmp_path / "b.npz")) == tmp_path / "b.npz"
+    assert found(tmp_path / "0.npy") == tmp_path / "0.npy"
+    assert found(tmp_path / "0.txt") is None
+    assert found(tmp_path / "missing.npz") is None
 
 
 def test_graphs_are_judged_by_the_targets_own_engine_version() -> None:

@@ -36,7 +36,7 @@ void add_bundle(CLI::App& app, CommonOptions& options) {
 }
 
 void add_state(CLI::App& app, CommonOptions& options) {
-  app.add_option("--state-dir", options.state_dir, "What `tune` keeps [$XDG_STATE_HOME/edgebuild/ID]")
+  app.add_option("--state-dir", options.state_dir, "What is kept here [$XDG_STATE_HOME/edgebuild/ID]")
       ->type_name("DIR");
   app.add_flag("--no-tuning", options.no_tuning, "The target's order, whatever `tune` kept");
 }
@@ -48,6 +48,10 @@ void add_loading(CLI::App& app, CommonOptions& options, RawArguments& raw) {
   app.add_option("--deadline", raw.deadline, "Limit of the load and of each inference")->type_name("SECONDS");
   add_list(app, "--option", raw.options, "Engine option, repeatable")->type_name("NAME=VALUE");
   add_state(app, options);
+}
+
+void add_wait(CLI::App& app, CommonOptions& options) {
+  app.add_flag("--wait", options.wait, "First make what it needs here: see `prepare`");
 }
 
 void add_inputs(CLI::App& app, InputFiles& inputs, RawArguments& raw) {
@@ -159,14 +163,14 @@ std::string suggestion(const std::string& word, const Strings& known) {
   return near.empty() ? "" : "; did you mean " + near + "?";
 }
 
-const Strings kCommands = {"inspect", "verify", "run", "bench", "tune"};
+const Strings kCommands = {"inspect", "verify", "run", "bench", "tune", "prepare"};
 
 // What CLI11 does not say: which word was wrong, and what was probably meant.
 Status explain(const CLI::App& app, const CLI::ParseError& error, int argc, const char* const* argv) {
   const std::string see = " (see edgerun --help)";
   const auto chosen = app.get_subcommands();
   if (chosen.empty()) {
-    const std::string commands = "commands are inspect, verify, run, bench and tune";
+    const std::string commands = "commands are inspect, verify, run, bench, tune and prepare";
     if (argc < 2) return {Code::kUsage, "no command is given; " + commands + see};
     const std::string first = argv[1];
     const std::string what = first.starts_with("-") ? "unknown option " : "unknown command ";
@@ -247,6 +251,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   CLI::App* run_app = app.add_subcommand("run", "Run one inference");
   add_bundle(*run_app, run);
   add_inputs(*run_app, run.inputs, raw);
+  add_wait(*run_app, run);
   run_app->add_flag("--each", run.each, "One more leading axis: a run for each index");
   run_app->add_flag("--preprocess", run.preprocess, "Inputs with a recipe are uint8 images (H,W,C)");
   run_app->add_option("--outputs", run.outputs.outputs, ".npz file, or folder/ for .npy")->type_name("PATH");
@@ -260,6 +265,7 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
   bench_app->add_option("--concurrency", bench.concurrency, "Inferences at a time [1]")->type_name("N");
   bench_app->add_option("--seconds", bench.seconds, "How long to measure [3]")->type_name("S");
   bench_app->add_option("--warmup", bench.warmup, "Runs before that, each thread [3]")->type_name("N");
+  add_wait(*bench_app, bench);
   bench_app->add_flag("--profile", bench.profile, "Time of each node");
   add_inputs(*bench_app, bench.inputs, raw);
   add_loading(*bench_app, bench, raw);
@@ -274,6 +280,18 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
       ->type_name("DIR");
   tune_app->add_option("--deadline", raw.deadline, "Limit of each load and of each inference")->type_name("SECONDS");
   add_inputs(*tune_app, tune.inputs, raw);
+
+  PrepareOptions prepare;
+  CLI::App* prepare_app = app.add_subcommand("prepare", "Make here what variants need, e.g. plans");
+  add_bundle(*prepare_app, prepare);
+  prepare_app->add_option("--backend", prepare.backend, "Only variants of this backend")->type_name("NAME");
+  prepare_app->add_option("--variant", prepare.variant, "Only this variant")->type_name("NAME");
+  prepare_app->add_flag("--all", prepare.all, "Every variant [the first that succeeds]");
+  prepare_app->add_flag("--anew", prepare.anew, "Make it anew, whatever is there");
+  prepare_app->add_option("--state-dir", prepare.state_dir, "Where to keep it [$XDG_STATE_HOME/edgebuild/ID]")
+      ->type_name("DIR");
+  add_list(*prepare_app, "--option", raw.options, "Engine option, repeatable; runs need the same")
+      ->type_name("NAME=VALUE");
 
   try {
     app.parse(argc, argv);
@@ -315,6 +333,10 @@ Result<Command> parse_arguments(int argc, const char* const* argv) {
       return Status(Code::kUsage, "--seconds: expected a number from 0 on");
     }
     return Command(std::move(tune));
+  }
+  if (prepare_app->parsed()) {
+    EDGEBUILD_RETURN_IF_ERROR(fill_common(*prepare_app, raw, prepare));
+    return Command(std::move(prepare));
   }
   EDGEBUILD_RETURN_IF_ERROR(fill_common(*bench_app, raw, bench));
   EDGEBUILD_RETURN_IF_ERROR(fill_inputs(raw, bench.inputs));

@@ -16,7 +16,8 @@ struct Message {
 };
 struct InspectOptions : CommonOptions {};
 
-using Command = std::variant<Message, InspectOptions, VerifyOptions, RunCommandOptions, BenchOptions, TuneOptions>;
+using Command =
+    std::variant<Message, InspectOptions, VerifyOptions, RunCommandOptions, BenchOptions, TuneOptions, PrepareOptions>;
 
 /// @return kUsage, naming the flag and what was expected.
 [[nodiscard]] edgebuild::Result<Command> parse_arguments(int argc, const char* const* argv);

@@ -14,6 +14,7 @@
 #include "bundle/bundle.hpp"
 #include "held_stderr.hpp"
 #include "loader.hpp"
+#include "prepare.hpp"
 #include "runner/access.hpp"
 #include "signals.hpp"
 #include "table.hpp"
@@ -175,7 +176,24 @@ Result<Runner> load_bundle(const CommonOptions& options, const edgebuild::LoadOp
   });
 }
 
+namespace {
+
+/// What --wait waits for. That nothing can be prepared is no reason not to run: the next variant serves.
+Status wait_until_prepared(const CommonOptions& options) {
+  Result<edgebuild::bundle::Bundle> bundle = edgebuild::bundle::Bundle::open(options.bundle);
+  if (!bundle.ok()) return bundle.status();
+  EDGEBUILD_RETURN_IF_ERROR(enter_loader(bundle.value()));
+  std::vector<Prepared> prepared;
+  EDGEBUILD_RETURN_IF_ERROR(prepare_variants(bundle.value(), options, {}, &prepared));
+  const Status none = why_none_ready(prepared);
+  if (!none.ok()) std::fprintf(stderr, "edgerun: warning: %s\n", in_users_words(none.message()).c_str());
+  return {};
+}
+
+}  // namespace
+
 Result<Runner> load_runner(const CommonOptions& options) {
+  if (options.wait) EDGEBUILD_RETURN_IF_ERROR(wait_until_prepared(options));
   Result<Runner> runner = load_bundle(options, load_options(options));
   if (!runner.ok()) return runner;
   // Those that were passed over have been said as warnings, with their reasons, while it loaded.

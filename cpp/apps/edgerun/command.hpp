@@ -28,6 +28,7 @@ struct CommonOptions {
   std::optional<double> deadline;  ///< Seconds that loading, and each inference, may take.
   bool no_fallback = false;
   bool no_tuning = false;
+  bool wait = false;  ///< Prepare the first variant that can be, before a load.
   bool json = false;
   bool verbose = false;
 };
@@ -59,6 +60,11 @@ struct TuneOptions : CommonOptions {
   double seconds = 10.0;                ///< Time after which no further round begins, for each thread count.
 };
 
+struct PrepareOptions : CommonOptions {
+  bool all = false;   ///< Every variant that can be prepared; else the first that succeeds.
+  bool anew = false;  ///< Make it anew, whatever is there.
+};
+
 /// Each prints its result on stdout (text, or one JSON object) and returns what went wrong, printed by `report_error`.
 /// `exit_code` is set where a command has told its end itself, e.g. a failed gate with all its numbers.
 edgebuild::Status inspect_command(const CommonOptions& options);
@@ -66,6 +72,7 @@ edgebuild::Status verify_command(const VerifyOptions& options, int& exit_code);
 edgebuild::Status run_command(const RunCommandOptions& options);
 edgebuild::Status bench_command(const BenchOptions& options);
 edgebuild::Status tune_command(const TuneOptions& options, int& exit_code);
+edgebuild::Status prepare_command(const PrepareOptions& options, int& exit_code);
 
 /// From now on messages call the bundle at `path` as the user did: `edgebuild` runs this program on a copy in its cache
 /// and tells the name in EDGEBUILD_BUNDLE_NAME.

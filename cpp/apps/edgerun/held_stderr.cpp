@@ -57,7 +57,7 @@ void copy_lines(int from, int to) noexcept {
       const std::size_t end = rest.find('\n');
       if (end == std::string_view::npos && got > 0 && rest.size() < sizeof buffer) break;  // more of it may follow
       const std::string_view line = rest.substr(0, end == std::string_view::npos ? rest.size() : end + 1);
-      if (!line_goes_on) noise = is_noise(line);
+      if (!line_goes_on) noise = is_noise(line) || (noise && line == "\n");  // the engine ends them with an empty one
       if (!noise) write_all(to, line);
       line_goes_on = end == std::string_view::npos;
       rest.remove_prefix(line.size());

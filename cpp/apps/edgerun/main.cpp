@@ -1,4 +1,4 @@
-// edgerun: inspects, verifies, runs, measures and tunes bundles.
+// edgerun: inspects, verifies, runs, measures, tunes and prepares bundles.
 
 #include <unistd.h>
 
@@ -29,6 +29,7 @@ int execute(Command& command, const std::string& name, bool json, std::chrono::s
   if (const auto* verify = std::get_if<VerifyOptions>(&command)) status = verify_command(*verify, exit_code);
   if (const auto* run = std::get_if<RunCommandOptions>(&command)) status = run_command(*run);
   if (const auto* tune = std::get_if<TuneOptions>(&command)) status = tune_command(*tune, exit_code);
+  if (const auto* prepare = std::get_if<PrepareOptions>(&command)) status = prepare_command(*prepare, exit_code);
   if (auto* bench = std::get_if<BenchOptions>(&command)) {
     bench->started = started;
     status = bench_command(*bench);

@@ -89,6 +89,7 @@ const eb_backend_api kApi = {
     .run_async = nullptr,
     .cancel = nullptr,
     .profile_read = nullptr,
+    .model_settle = nullptr,
 };
 
 }  // namespace

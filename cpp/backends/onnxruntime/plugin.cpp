@@ -89,6 +89,7 @@ const eb_backend_api kApi = {
     .run_async = nullptr,
     .cancel = cancel,
     .profile_read = profile_read,
+    .model_settle = nullptr,
 };
 
 }  // namespace

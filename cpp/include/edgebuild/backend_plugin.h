@@ -1,4 +1,4 @@
-// edgebuild backend plugin ABI, version 1.0.
+// edgebuild backend plugin ABI, version 1.1.
 //
 // A backend is a small library that runs one kind of model file. This header is all that it needs: it includes
 // nothing but <stdint.h> and <stddef.h>, and everything in it is plain C, because a plugin may be built with another
@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define EB_ABI_MAJOR 1u
-#define EB_ABI_MINOR 0u
+#define EB_ABI_MINOR 1u
 
 /// Most dimensions of a tensor.
 #define EB_MAX_RANK 16u
@@ -180,6 +180,13 @@ typedef struct eb_backend_config {
   const char* engine_version;
 } eb_backend_config;
 
+/// What a load may make on this machine before the model is ready, e.g. an engine's plan for this GPU (minor 1).
+typedef enum eb_preparation {
+  EB_PREPARATION_NONE = 0,   ///< Only use what is ready; EB_NOT_FOUND, saying what to do, if it is not.
+  EB_PREPARATION_MAKE = 1,   ///< Make what is missing, or wait for another process that makes it. May take minutes.
+  EB_PREPARATION_REMAKE = 2  ///< Make it anew, whatever is there.
+} eb_preparation;
+
 typedef struct eb_model_config {
   uint32_t struct_size;
   uint32_t reserved;
@@ -191,6 +198,15 @@ typedef struct eb_model_config {
   size_t input_count;
   const char* const* output_names;
   size_t output_count;
+  // From here on: minor 1.
+  /// Folder for what is made on this machine; need not exist. NULL: there is none, so nothing can be kept.
+  const char* state_dir;
+  uint32_t preparation;  ///< eb_preparation; anything but NONE only with EB_FEATURE_PREPARE.
+  uint32_t reserved_1;
+  /// Hears how far the preparation is: a step's name, and of it `done` of `total` (0: unknown). Any thread, until
+  /// model_load returns. May be NULL.
+  void (*progress)(void* user, const char* step, uint32_t done, uint32_t total);
+  void* progress_user;
 } eb_model_config;
 
 /// What a loaded model takes or gives at one place. All pointers belong to the model.
@@ -229,6 +245,7 @@ typedef struct eb_context eb_context;
 #define EB_FEATURE_CANCEL (UINT64_C(1) << 0)      ///< `cancel` and deadlines stop a run that has begun.
 #define EB_FEATURE_PROFILE (UINT64_C(1) << 1)     ///< `profile_read` works.
 #define EB_FEATURE_CONCURRENT (UINT64_C(1) << 2)  ///< Contexts of one model run at the same time.
+#define EB_FEATURE_PREPARE (UINT64_C(1) << 3)     ///< Models need something made on this machine; see eb_preparation.
 
 /// The backend's entries. Valid until the process ends (a plugin is never unloaded). Slots are appended, never moved.
 typedef struct eb_backend_api {
@@ -266,6 +283,12 @@ typedef struct eb_backend_api {
   eb_status* (*cancel)(eb_context* context);
   /// Entries collected since the context was made, in the order of execution. NULL without EB_FEATURE_PROFILE.
   eb_status* (*profile_read)(eb_context* context, const eb_profile_entry** out_entries, size_t* out_count);
+
+  // From here on: minor 1.
+  /// The verdict on what was made while this model was loaded: not 0: its results are right, later loads may use it;
+  /// 0: they are not, it is thrown away. Without a verdict it is kept for the next preparation alone. Once a model;
+  /// nothing happens if nothing was made. NULL without EB_FEATURE_PREPARE.
+  eb_status* (*model_settle)(eb_model* model, uint32_t good);
 } eb_backend_api;
 
 /// The one exported symbol. Returns the backend's table, or NULL if it does not work with a host of this version (the
@@ -296,6 +319,8 @@ EB_STATIC_ASSERT(offsetof(eb_backend_api, name) == 16, "eb_backend_api.name move
 EB_STATIC_ASSERT(offsetof(eb_backend_api, model_load) == 16 + 5 * sizeof(void*), "eb_backend_api slot moved");
 EB_STATIC_ASSERT(offsetof(eb_backend_api, run) == 16 + 11 * sizeof(void*), "eb_backend_api slot moved");
 EB_STATIC_ASSERT(offsetof(eb_backend_api, profile_read) == 16 + 14 * sizeof(void*), "eb_backend_api slot moved");
+EB_STATIC_ASSERT(offsetof(eb_backend_api, model_settle) == 16 + 15 * sizeof(void*), "eb_backend_api slot moved");
+EB_STATIC_ASSERT(offsetof(eb_model_config, state_dir) == 8 + 8 * sizeof(void*), "eb_model_config.state_dir moved");
 #endif
 
 #ifdef __cplusplus

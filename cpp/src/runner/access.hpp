@@ -5,10 +5,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "edgebuild/runner.hpp"
+#include "runner/model.hpp"
 #include "runner/tuning.hpp"
 
 namespace edgebuild {
@@ -21,6 +24,15 @@ struct RunnerAccess {
   /// Runner::load that shows the opened bundle before anything of it is loaded, and ends if `opened` does not agree.
   static Result<Runner> load(const std::string& path, const LoadOptions& options,
                              const std::function<Status(const bundle::Bundle&)>& opened);
+  /// Loads one variant and makes first what its backend needs on this machine.
+  ///
+  /// @param variant  A name of the manifest's; `options` say the rest.
+  /// @return Nothing if the backend makes nothing; else a Runner whose results are to be judged: see settle(). What
+  ///         load() returns, and kResourceExhausted (memory, disk), kIo.
+  static Result<std::optional<Runner>> prepare(const bundle::Bundle& bundle, const std::string& variant,
+                                               const LoadOptions& options, const runner::Preparing& preparing);
+  /// Keeps what prepare() made, or throws it away.
+  static Status settle(Runner& runner, bool good);
   /// Runner::run on plain values; the same contract.
   static Status run(Runner& runner, std::span<const eb_value> inputs, std::span<eb_value> outputs,
                     const RunOptions& options);

@@ -2,12 +2,17 @@
 
 #include "runner/engine.hpp"
 #include "runner/host_api.hpp"
+#include "runner/tuning.hpp"
 
 namespace edgebuild::runner {
 namespace {
 
 const TypeSpec& held_by_optional(const TypeSpec& type) noexcept {
   return type.kind == EB_KIND_OPTIONAL && type.element ? *type.element : type;
+}
+
+void forward_progress(void* preparing, const char* step, std::uint32_t done, std::uint32_t total) {
+  static_cast<const Preparing*>(preparing)->progress(step, done, total);
 }
 
 DType element_dtype(const TypeSpec& type) noexcept {
@@ -18,6 +23,7 @@ DType element_dtype(const TypeSpec& type) noexcept {
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bundle, const bundle::Variant& variant,
                                                        const std::map<std::string, std::string>& options,
+                                                       const std::string& state_dir, const Preparing& preparing,
                                                        const std::map<std::string, EngineFolder>& engine_folders) {
   const Signature& signature = bundle.manifest().signature;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel(signature));
@@ -43,6 +49,7 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bun
   for (const std::optional<std::string>& name : variant.inputs) inputs.push_back(name ? name->c_str() : nullptr);
   std::vector<const char*> outputs;
   for (const std::string& name : variant.outputs) outputs.push_back(name.c_str());
+  const std::string state = state_dir.empty() ? default_state_dir(bundle.id()) : state_dir;
   const eb_model_config config = {
       .struct_size = sizeof(eb_model_config),
       .reserved = 0,
@@ -54,6 +61,11 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bun
       .input_count = inputs.size(),
       .output_names = outputs.data(),
       .output_count = outputs.size(),
+      .state_dir = state.empty() ? nullptr : state.c_str(),
+      .preparation = preparing.mode,
+      .reserved_1 = 0,
+      .progress = preparing.progress ? forward_progress : nullptr,
+      .progress_user = const_cast<Preparing*>(&preparing),
   };
   EDGEBUILD_RETURN_IF_ERROR(take_status(loaded->api().model_load(loaded->backend_->backend, &config, &loaded->model_)));
   EDGEBUILD_RETURN_IF_ERROR(loaded->check_against_signature(signature));
@@ -61,6 +73,22 @@ Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bun
   EDGEBUILD_RETURN_IF_ERROR(loaded->acquire(&context));
   loaded->release(context);
   return loaded;
+}
+
+Result<bool> LoadedModel::prepares(const bundle::Bundle& bundle, const bundle::Variant& variant) {
+  if (!variant.plugin) {  // Built in: its table says it, no engine need be opened.
+    Result<const eb_backend_api*> api = find_builtin(variant.backend);
+    if (!api.ok()) return api.status();
+    return (api.value()->features & EB_FEATURE_PREPARE) != 0;
+  }
+  Result<std::shared_ptr<BackendInstance>> backend = start_backend(bundle, variant, {});
+  if (!backend.ok()) return backend.status();
+  return (backend.value()->api->features & EB_FEATURE_PREPARE) != 0;
+}
+
+Status LoadedModel::settle(bool good) {
+  if ((api().features & EB_FEATURE_PREPARE) == 0) return {};
+  return take_status(api().model_settle(model_, good ? 1 : 0));
 }
 
 LoadedModel::~LoadedModel() {

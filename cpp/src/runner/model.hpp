@@ -3,6 +3,7 @@
 #ifndef EDGEBUILD_SRC_RUNNER_MODEL_HPP_
 #define EDGEBUILD_SRC_RUNNER_MODEL_HPP_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,13 @@
 #include "runner/registry.hpp"
 
 namespace edgebuild::runner {
+
+/// What a load may make on this machine before the model is ready.
+struct Preparing {
+  eb_preparation mode = EB_PREPARATION_NONE;
+  /// Hears a step's name, and of it `done` of `total` (0: unknown). Any thread, until the load returns. May be empty.
+  std::function<void(std::string_view step, std::uint32_t done, std::uint32_t total)> progress;
+};
 
 class LoadedModel {
  public:
@@ -33,11 +41,18 @@ class LoadedModel {
 
   /// Opens plugin, engine and files, each hashed, and loads the model.
   ///
-  /// @param options         Override the variant's.
+  /// @param options    Override the variant's.
+  /// @param state_dir  Where a backend keeps what it makes on this machine; empty: the bundle's default one.
+  /// @param preparing  More than "nothing" only where prepares() says so.
   /// @param engine_folders  See LoadOptions.
   static Result<std::unique_ptr<LoadedModel>> load(const bundle::Bundle& bundle, const bundle::Variant& variant,
                                                    const std::map<std::string, std::string>& options,
-                                                   const std::map<std::string, EngineFolder>& engine_folders);
+                                                   const std::string& state_dir, const Preparing& preparing = {},
+                                                   const std::map<std::string, EngineFolder>& engine_folders = {});
+  /// Whether the variant's backend makes something on this machine before it can run. Opens its plugin and engine.
+  static Result<bool> prepares(const bundle::Bundle& bundle, const bundle::Variant& variant);
+  /// The verdict on what was made for this model; see eb_backend_api.model_settle.
+  Status settle(bool good);
   LoadedModel(const LoadedModel&) = delete;
   LoadedModel& operator=(const LoadedModel&) = delete;
   ~LoadedModel();

@@ -2,6 +2,7 @@
 
 #include <dlfcn.h>
 
+#include <cstddef>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -64,10 +65,11 @@ Result<const eb_backend_api*> query_backend(eb_backend_query_fn query, const std
     return Status(Code::kIncompatible, what + " speaks plugin ABI " + version + ", this runner speaks " + host +
                                            "; the majors must be equal and the plugin's minor not above the runner's");
   }
-  // Minor 0 is the oldest, so every table has at least these entries.
-  if (api->struct_size < sizeof(eb_backend_api)) {
+  // Minor 0 is the oldest, so every table has at least its entries.
+  const std::size_t least = api->abi_minor == 0 ? offsetof(eb_backend_api, model_settle) : sizeof(eb_backend_api);
+  if (api->struct_size < least) {
     return Status(Code::kIncompatible, what + ": its table has " + std::to_string(api->struct_size) + " bytes, ABI " +
-                                           host + " needs " + std::to_string(sizeof(eb_backend_api)));
+                                           host + " needs " + std::to_string(least));
   }
   return api;
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <mutex>
 #include <new>
+#include <optional>
 #include <stdexcept>
 
 #include "bundle/bundle.hpp"
@@ -129,6 +130,39 @@ Result<Runner> RunnerAccess::open_and_load(const std::string& path, const LoadOp
   impl->engine_version = impl->model->engine_version();
   impl->keeps_state = impl->bundle.manifest().keeps_state();
   return Runner(std::move(impl));
+}
+
+Result<std::optional<Runner>> RunnerAccess::prepare(const bundle::Bundle& bundle, const std::string& variant,
+                                                    const LoadOptions& options, const runner::Preparing& preparing) {
+  const auto log = options.log ? std::make_shared<const LogFunction>(options.log) : nullptr;
+  if (log != nullptr) runner::set_background_log(log);
+  const runner::LogScope scope(log);
+  EDGEBUILD_RETURN_IF_ERROR(check_state_dir(options.state_dir));
+  auto impl = std::make_unique<Runner::Impl>(bundle);  // A copy: what is found in it lives as long as the Runner.
+  const auto& variants = impl->bundle.manifest().variants;
+  const auto found = std::find_if(variants.begin(), variants.end(), [&](const auto& v) { return v.name == variant; });
+  if (found == variants.end()) return Status(Code::kUsage, "the bundle has no variant '" + variant + "'");
+  if (const auto missing = runner::missing_requirement(found->requires_, runner::probe_machine())) {
+    return Status(Code::kIncompatible, *missing);
+  }
+  Result<bool> prepares = runner::LoadedModel::prepares(impl->bundle, *found);
+  if (!prepares.ok()) return prepares.status();
+  if (!prepares.value()) return std::optional<Runner>();
+  Result<std::unique_ptr<runner::LoadedModel>> model =
+      runner::LoadedModel::load(impl->bundle, *found, options.options, options.state_dir, preparing);
+  if (!model.ok()) return model.status();
+  impl->log = log;
+  impl->choice.variant = impl->variant = &*found;
+  impl->choice.model = std::move(model).value();
+  impl->choice.order.why = "one variant is asked for";
+  impl->model = impl->choice.model.get();
+  impl->engine_version = impl->model->engine_version();
+  return std::optional<Runner>(Runner(std::move(impl)));
+}
+
+Status RunnerAccess::settle(Runner& runner, bool good) {
+  const runner::LogScope scope(runner.impl_->log);
+  return runner.impl_->model->settle(good);
 }
 
 const Signature& Runner::signature() const noexcept { return impl_->bundle.manifest().signature; }

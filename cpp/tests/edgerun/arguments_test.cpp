@@ -90,9 +90,10 @@ TEST_CASE("a mistyped command or option is named, with the one that was probably
   };
   CHECK(has(message({"rnu"}), "unknown command rnu; did you mean run?"));
   CHECK(has(message({"verfy", "b.edge"}), "unknown command verfy; did you mean verify?"));
-  CHECK(has(message({"completely"}), "unknown command completely (commands are inspect, verify, run, bench and tune)"));
+  CHECK(has(message({"completely"}),
+            "unknown command completely (commands are inspect, verify, run, bench, tune and prepare)"));
   CHECK(has(message({"rnu"}), "unknown command rnu; did you mean run? (commands are"));
-  CHECK(has(message({}), "no command is given; commands are inspect, verify, run, bench and tune"));
+  CHECK(has(message({}), "no command is given; commands are inspect, verify, run, bench, tune and prepare"));
   CHECK(has(message({"run", "b", "--imputs", "in.npz", "--outputs", "o"}),
             "unknown option --imputs; did you mean --input"));
   CHECK(has(message({"bench", "b", "--second=3"}), "unknown option --second; did you mean --seconds?"));

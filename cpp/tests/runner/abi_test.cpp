@@ -47,7 +47,7 @@ TEST_CASE("a plugin of another version is refused, and both versions are named")
   const edgebuild::Result<const eb_backend_api*> newer_minor =
       edgebuild::runner::query_backend(query<1, 7>, "plugin p");
   REQUIRE(newer_minor.status().code() == Code::kIncompatible);
-  CHECK(newer_minor.status().message().find("plugin p speaks plugin ABI 1.7, this runner speaks 1.0") == 0);
+  CHECK(newer_minor.status().message().find("plugin p speaks plugin ABI 1.7, this runner speaks 1.1") == 0);
   const auto newer_major = edgebuild::runner::query_backend(query<2, 3>, "plugin p");
   REQUIRE(newer_major.status().code() == Code::kIncompatible);
   CHECK(newer_major.status().message().find("ABI 2.3") != std::string::npos);

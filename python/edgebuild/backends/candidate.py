@@ -1,8 +1,11 @@
 """What goes into a backend's lowering and what comes out: Candidate and LoweredVariant."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from edgebuild.model.signature import Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,6 +19,10 @@ class Candidate:
         outputs: The graph's name for each output.
         engine_version: Of the engine that the board loads it with.
         suffix: Behind the variant's name where there are several of a precision.
+        signature: Of the model.
+        precisions: Those that pay on the target.
+        tolerances: (atol, rtol) of the export's goldens by output name.
+        samples: Files with example inputs, "in.0", … in the signature's order.
     """
 
     graph: Path
@@ -24,6 +31,28 @@ class Candidate:
     outputs: tuple[str, ...]
     engine_version: str
     suffix: str = ""
+    signature: Signature = field(default_factory=lambda: Signature(inputs=(), outputs=()))
+    precisions: tuple[str, ...] = ()
+    tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    samples: tuple[Path, ...] = ()
+
+    def feeds(self) -> Iterator[dict[str, Any]]:
+        """The samples' inputs by the graph's names."""
+        import numpy as np
+
+        for path in self.samples:
+            with np.load(path, allow_pickle=False) as arrays:
+                yield {name: arrays[f"in.{i}"] for i, name in enumerate(self.inputs) if name is not None}
+
+    @property
+    def sample_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """Of the first sample's inputs, in the signature's order; empty: there is none."""
+        import numpy as np
+
+        if not self.samples:
+            return ()
+        with np.load(self.samples[0], allow_pickle=False) as arrays:
+            return tuple(tuple(arrays[f"in.{i}"].shape) for i in range(len(self.inputs)))
 
 
 @dataclass(frozen=True, kw_only=True)

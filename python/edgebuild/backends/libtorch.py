@@ -13,11 +13,15 @@ OPTIONS: dict[str, tuple[str, ...]] = {"intra_op_threads": (), "graph_optimizati
 """What cpp/backends/libtorch/model.cpp takes; a test holds the two together."""
 
 
-def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> LoweredVariant:
+NUMBERS: dict[str, int] = {}
+"""The most of options that are numbers."""
+
+
+def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[LoweredVariant, ...]:
     """Takes over the export's archive: it is frozen already, and its plugin optimises it for the CPU that it is loaded on."""
     stem = f"{NAME}-{candidate.precision}{candidate.suffix}"
     shutil.copyfile(candidate.graph, folder / f"{stem}.pt")
-    return LoweredVariant(
+    variant = LoweredVariant(
         name=stem,
         backend=NAME,
         precision=candidate.precision,
@@ -26,3 +30,4 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
         outputs=candidate.outputs,
         options={"graph_optimization": "all", **options},
     )
+    return (variant,)

@@ -17,7 +17,7 @@ Tolerances = Mapping[str, tuple[float, float]]
 
 @dataclass(frozen=True, kw_only=True)
 class LoweredModel:
-    """A backend's variants of one graph, in a cached folder."""
+    """A backend's variants of one graph, in a cached folder; none: it can't load such a graph."""
 
     folder: Path
     variants: tuple[LoweredVariant, ...]
@@ -39,6 +39,7 @@ def lower_model(
     requires: Sequence[Sequence[str]] = ((),),
     tolerances: Tolerances | None = None,
     measured_here: bool = True,
+    precisions: Sequence[str] = (),
 ) -> tuple[LoweredModel, bool]:
     """Writes what the backend loads.
 
@@ -52,6 +53,7 @@ def lower_model(
         suffix: Behind the variants' names where one backend has several of a precision, e.g. "-vnni".
         requires: CPU features that a variant needs beyond the target's; a variant of the same files for each.
         measured_here: Whether the build machine's speed says something about the CPUs that the variants are meant for.
+        precisions: Those that pay on the target.
         tolerances: Of the goldens; None: those of the export, widened for a graph that came quantised.
 
     Returns:
@@ -62,14 +64,16 @@ def lower_model(
     """
     backend = find_backend(spec.name)
     settings = {**spec.options, **options}
+    samples = tuple(sorted((exported.directory / "samples").glob("*.npz")))
     key = content_key(
         ["lower", backend.LOWERING, spec.name, spec.version, settings, precision, suffix],
         [list(features) for features in requires],
         measured_here,
         graph_sha256(graph),
         [list(exported.engine_inputs), list(exported.engine_outputs), dict(exported.tolerances)],
+        [exported.signature.to_json(), list(precisions)],
         None if tolerances is None else dict(tolerances),
-        [file_sha256(path) for path in sorted((exported.directory / "samples").glob("*.npz"))],
+        [file_sha256(path) for path in samples],
         _versions(),
     )
     candidate = Candidate(
@@ -79,27 +83,41 @@ def lower_model(
         suffix=suffix,
         inputs=exported.engine_inputs,
         outputs=exported.engine_outputs,
+        signature=exported.signature,
+        precisions=tuple(precisions),
+        tolerances=exported.tolerances,
+        samples=samples,
     )
 
     def make(folder: Path) -> None:
-        variant = replace(backend.lower(candidate, settings, folder), measured_here=measured_here)
-        if tolerances is not None:
-            variant = replace(variant, tolerances=tolerances)
-        elif precision == "int8":
+        variants = [
+            replace(variant, measured_here=measured_here and variant.measured_here)
+            for variant in backend.lower(candidate, settings, folder)
+        ]
+        shared = tolerances
+        if shared is None and precision == "int8":
             from edgebuild.backends.rounding import widened_tolerances
 
-            variant = replace(variant, tolerances=widened_tolerances(exported, graph))
-        (folder / "lowered.json").write_text(json.dumps(_to_json(variant, requires), indent=2), encoding="utf-8")
+            shared = widened_tolerances(exported, graph)
+        if shared is not None:
+            variants = [replace(variant, tolerances=shared) for variant in variants]
+        entries = [entry for variant in variants for entry in _to_json(variant, requires)]
+        (folder / "lowered.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
 
     folder, cached = cache.find_or_make("lower", key, make)
     return _read(folder), cached
 
 
 def lower_float(
-    exported: ExportedModel, optimized: OptimizedGraph, spec: BackendSpec, options: Mapping[str, str], cache: Cache
+    exported: ExportedModel,
+    optimized: OptimizedGraph,
+    spec: BackendSpec,
+    options: Mapping[str, str],
+    cache: Cache,
+    precisions: Sequence[str] = (),
 ) -> tuple[LoweredModel, bool]:
     """``lower_model`` of a graph as the graph stage left it."""
-    return lower_model(exported, optimized.path, optimized.precision, spec, options, cache)
+    return lower_model(exported, optimized.path, optimized.precision, spec, options, cache, precisions=precisions)
 
 
 def lower_script(

@@ -23,11 +23,13 @@ OPTIONS: dict[str, tuple[str, ...]] = {
 }
 """What cpp/backends/onnxruntime/session.cpp takes; a test holds the two together."""
 
+NUMBERS: dict[str, int] = {}
+
 _ORT_FORMAT_LIMIT = 256 * 2**20
 """Bytes of weights above which a quantised model stays ONNX: the flatbuffer has to fit into 2 GiB, with room to spare."""
 
 
-def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> LoweredVariant:
+def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[LoweredVariant, ...]:
     """Writes the model that the runtime loads.
 
     A float model stays ONNX: the fast convolution layouts are chosen when the graph is optimised on the board, and a model
@@ -50,7 +52,7 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
         names = (data.name,) if data.exists() else ()
         if data.exists():
             shutil.copyfile(data, folder / data.name)
-    return LoweredVariant(
+    variant = LoweredVariant(
         name=stem,
         backend=NAME,
         precision=candidate.precision,
@@ -60,6 +62,7 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> Lowere
         outputs=candidate.outputs,
         options={"graph_optimization": "all", "memory_arena": "1", **options},
     )
+    return (variant,)
 
 
 def _has_float_convolution(graph: Path) -> bool:

@@ -41,12 +41,20 @@ GOLDEN_BUDGET_BYTES = 32 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
+class PluginFiles:
+    """A backend that is no part of the runner: its library, and licences of what is compiled into it beside our own, by file name."""
+
+    library: Path
+    licences: Mapping[str, Path]
+
+
+@dataclass(frozen=True, kw_only=True)
 class PackedParts:
     """What goes into a bundle: the results of the stages before.
 
     ``measured`` says whether the variants' speed is measured on this machine before the bundle is published; ``quantization`` is
     the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name; ``graphs`` are
-    by backend, of those that load ONNX; ``plugins`` by backend, of those that are not built into the runner.
+    by backend, of those that load ONNX; ``plugins`` are the backends, by name, that are no part of the runner.
     """
 
     exported: ExportedModel
@@ -58,9 +66,9 @@ class PackedParts:
     thin: bool
     measured: bool
     decisions: Decisions
-    plugins: Mapping[str, Path] = field(default_factory=dict)
     quantization: Mapping[str, Any] = field(default_factory=dict)
     preprocessing: Mapping[str, Any] | None = None
+    plugins: Mapping[str, PluginFiles] = field(default_factory=dict)
 
     @property
     def variant_names(self) -> tuple[str, ...]:
@@ -211,7 +219,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         inputs=variant.inputs,
         outputs=variant.outputs,
         engine=None if engine is None else _engine(engine, parts.target.os, spec, thin=parts.thin),
-        plugin=f"lib/{plugin.name}" if (plugin := parts.plugins.get(variant.backend)) else None,
+        plugin=f"lib/{parts.plugins[variant.backend].library.name}" if variant.backend in parts.plugins else None,
         options=dict(variant.options),
         requires=Requirements(
             cpu_features=tuple(sorted({*parts.target.soc.features, *variant.cpu_features})),
@@ -279,7 +287,8 @@ def _files(parts: PackedParts) -> list[BundleFile]:
         if bundled or layout.system:
             licences.update(engine.licences)
     for plugin in parts.plugins.values():  # also in a thin bundle: it is of this runner, and small
-        libraries[plugin.name] = BundleFile(path=f"lib/{plugin.name}", source=plugin)
+        libraries[plugin.library.name] = BundleFile(path=f"lib/{plugin.library.name}", source=plugin.library)
+        licences.update(plugin.licences)
     files += libraries.values()
     _check_native(files, parts)
     files += [BundleFile(path=f"licenses/{name}", source=source) for name, source in sorted(licences.items())]

@@ -61,7 +61,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 @click.option(
     "--eval", "evaluate", metavar="MODULE:CALLABLE", help="Your own score: f(predict) -> number, more is better."
 )
-@click.option("--max-drop", metavar="X", type=float, default=0.005, show_default=True, help="What that score may lose.")
+@click.option("--max-drop", metavar="X", type=float, help="What that score may lose (default 0.005).")
 @click.option(
     "--min-agreement",
     metavar="X",
@@ -72,7 +72,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--min-sqnr",
     metavar="DB",
     type=float,
-    help="Least signal to noise of outputs (default 20; 12 by decisions, 27 for embeddings).",
+    help="Least signal to noise of outputs (default 20; 12 by decisions, 33 for embeddings).",
 )
 @click.option(
     "--effort",
@@ -111,7 +111,7 @@ def command(
     calib: str | None,
     preprocess: str | None,
     evaluate: str | None,
-    max_drop: float,
+    max_drop: float | None,
     min_agreement: float | None,
     min_sqnr: float | None,
     effort: str,
@@ -158,18 +158,27 @@ def command(
     quantize = None
     if int8 or require is not None:
         from edgebuild.options import QuantizeOptions
-        from edgebuild.select.budget import Budget
+        from edgebuild.select.budget import DEFAULT_MAX_DROP, Budget
 
         if calib is None and decisions is None:
             from edgebuild.quantize.data import HINT_NO_DATA
 
             msg = "--int8 needs calibration data: none is given"
             raise UsageError(msg, hint=HINT_NO_DATA)
+        if evaluate is None and max_drop is not None:
+            msg = "--max-drop is given without --eval, whose score it is about"
+            raise UsageError(
+                msg, hint="add --eval module:callable; --min-agreement and --min-sqnr bound the loss without one"
+            )
         quantize = QuantizeOptions(
             calib=calib,
             preprocess=preprocess,
             evaluate=evaluate,
-            budget=Budget(max_drop=max_drop, min_agreement=min_agreement, min_sqnr_db=min_sqnr),
+            budget=Budget(
+                max_drop=DEFAULT_MAX_DROP if max_drop is None else max_drop,
+                min_agreement=min_agreement,
+                min_sqnr_db=min_sqnr,
+            ),
             effort=effort,
             required=require is not None,
         )

@@ -12,7 +12,7 @@ from typing import Literal
 
 from edgebuild.cache import Cache
 from edgebuild.cli.output import size_text
-from edgebuild.errors import EdgebuildError
+from edgebuild.errors import EdgebuildError, ToolError
 from edgebuild.machine import machine_arch
 from edgebuild.report import Progress
 from edgebuild.targets import BackendSpec, TargetSpec
@@ -139,7 +139,9 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
 
     cache = Cache.default()
     for backend in target.runtime:
-        if backend.on_demand:
+        if backend.name == "tensorrt":
+            _fetch_tensorrt(target, cache, progress)
+        if backend.name == "tensorrt" or backend.on_demand:
             continue
         progress.stage("engine", f"{backend.name} {backend.version} for {target.soc.arch}")
         try:
@@ -157,6 +159,19 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
         find_emulator(target.soc.arch, target.soc.cpu, target.os.glibc, cache, fetch=True, progress=progress)
     progress.stage("runner", target.toolchain.triple)
     build_runner(target, cache, progress)
+
+
+def _fetch_tensorrt(target: TargetSpec, cache: Cache, progress: Progress) -> None:
+    """Headers and plugin. That they can't be had is said, and the rest is fetched: a bundle has other variants."""
+    from edgebuild.native.tensorrt import build_plugin, fetch_headers
+
+    progress.stage("engine", f"headers of TensorRT {target.backend('tensorrt').version}")
+    try:
+        headers = fetch_headers(target, cache, progress)
+    except ToolError as error:
+        progress.note(f"no TensorRT variant: {error.message}{f' ({error.hint})' if error.hint else ''}")
+        return
+    build_plugin(target, headers, cache, progress)
 
 
 def _package(name: str, what: str, extra: str) -> Check:
@@ -270,13 +285,7 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
         pin = engine_pin(name, version, target.soc.arch)
     except EdgebuildError as error:
         if target.accelerator is not None and name == "tensorrt":
-            return Check(
-                name=f"{name} {version}",
-                state="absent",
-                needed_for=what,
-                found="",
-                get="the board's own system brings it; nothing to install here",
-            )
+            return _tensorrt(target, version)
         return Check(name=f"{name} {version}", state="missing", needed_for=what, found="", get=error.message)
     if not pin.debian and target.soc.arch == machine_arch() and _installed_version(pin.distribution) == pin.version:
         return Check(name=f"{name} {version}", state="ok", needed_for=what, found="from the installed package")
@@ -300,6 +309,21 @@ def _libtorch(target: TargetSpec, backend: BackendSpec) -> Check:
         return Check(name=name, state=state, needed_for=what, found=error.message, get=error.hint or "")
     found = f"torch {torch.version}; its plugin is compiled with {_version(str(compilers.cxx))} at {compilers.cxx}"
     return Check(name=name, state="ok", needed_for=what, found=found)
+
+
+def _tensorrt(target: TargetSpec, version: str) -> Check:
+    """The board's own system brings TensorRT; here only the headers are needed, against which its plugin is compiled."""
+    from edgebuild.native.tensorrt import find_headers, get_command
+
+    name = f"tensorrt {version}"
+    headers = find_headers(target, Cache.default())
+    if headers is not None:
+        found = (
+            f"headers of {headers.version[0]}.{headers.version[1]} in {headers.folder}; the board brings the libraries"
+        )
+        return Check(name=name, state="ok", needed_for="bundles", found=found)
+    get = f"`{get_command(target)}` gets its public headers; without them a bundle has no TensorRT variant"
+    return Check(name=name, state="absent", needed_for="bundles", found="", get=get)
 
 
 def _installed_version(distribution: str) -> str | None:

@@ -13,6 +13,7 @@ from edgebuild.devices.child import Hear
 from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun, why_bundle_not_here, why_not_here
 from edgebuild.devices.place import HERE, Place
+from edgebuild.errors import IncompatibleError
 from edgebuild.fingerprint import source_digest
 from edgebuild.report import Progress
 
@@ -62,7 +63,12 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
     for variant in bundle.manifest.variants:
         if why_not_here(bundle.manifest.target.arch, variant.requires.cpu_features) is not None:
             continue
-        answer = _bench(bundle, variant.name, 0.1, 1, deadline_s, _runtime_environment(engines))
+        try:
+            answer = _bench(bundle, variant.name, 0.1, 1, deadline_s, _runtime_environment(engines))
+        except IncompatibleError:
+            if variant.plugin is None:
+                raise
+            continue  # What its plugin needs, a GPU or a plan for it, is not on this machine.
         peaks[variant.name] = int(answer["peak_rss_bytes"])
     return peaks
 

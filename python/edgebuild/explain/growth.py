@@ -104,8 +104,9 @@ def profile(graph: Path, candidate: Path, batches: Iterable[Batch], open_graph: 
                     a, b = (np.asarray(side[name], np.float64) for side, name in zip(results, pair, strict=True))
                     if a.shape == b.shape:
                         entry = sums.setdefault(pair, [0.0, 0.0])
-                        entry[0] += float(np.sum(a * a, where=np.isfinite(a)))
-                        entry[1] += float(np.sum((a - b) ** 2, where=np.isfinite(a) & np.isfinite(b)))
+                        signal, error = _energies(a, b)
+                        entry[0] += signal
+                        entry[1] += error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     noise = {pair: entry[1] / entry[0] for pair, entry in sums.items() if entry[0] > 0}
@@ -218,3 +219,10 @@ def _operators(exact: ir.Graph, quantised: ir.Graph, pairs: Mapping[str, str]) -
         if ins:
             found.append((node, ins, [(output.name or "", output.name or "")]))
     return found[:_MOST_VALUES]
+
+
+def _energies(value: npt.NDArray[np.float64], other: npt.NDArray[np.float64]) -> tuple[float, float]:
+    """Sum of squares of ``value`` and of ``value - other``, over what is finite: a mask of an attention holds -infinity in both."""
+    finite = np.isfinite(value) & np.isfinite(other)
+    difference = np.subtract(value, other, out=np.zeros_like(value), where=finite)
+    return float(np.sum(value * value, where=np.isfinite(value))), float(np.sum(difference * difference))

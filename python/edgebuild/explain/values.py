@@ -100,7 +100,11 @@ def quantized_values(model: ir.Model, plan: Plan, forms: Forms) -> tuple[Quantiz
                 name=name,
                 extent=None,
                 makers=nearest_makers(layer.data, layers),
-                readers=tuple(other.name for other in layers.values() if other.data is layer.data),
+                readers=tuple(
+                    other.name
+                    for other in layers.values()
+                    if other.data is layer.data and plan.modes[other.name] == "dynamic"
+                ),
                 axis=channel_axis(layer.data, layers),
             )
     return tuple(found.values())

@@ -290,6 +290,11 @@ def _range(
     return found
 
 
+def first_line(error: BaseException) -> str:
+    """The first line that is not empty of an error of the user's own code, which says what it is about."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
 def last_line(error: BaseException) -> str:
     """The telling line of an error of torch's: its last one that is not empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgebuild.cache import Cache, content_key
@@ -36,16 +37,7 @@ def build_runner(target: TargetSpec, cache: Cache, progress: Progress) -> Path:
     def make(folder: Path) -> None:
         library = " and zig's C++ library, before the first step" if toolchain.identity[0] == "zig" else ""
         progress.note(f"compiling the runner for {target.toolchain.triple}{library} (once; it takes some minutes)")
-        zig_cache, tools = cache.root / "zig", find_cross_tools()
-        used = zig_cache.is_dir()
-        try:
-            _compile(target, sources, toolchain, tools, zig_cache, folder, progress)
-        except ToolError as error:
-            if not used or toolchain.identity[0] != "zig":
-                raise
-            # Nothing but zig itself can tell whether what it kept is sound.
-            empty = "if zig's own cache was damaged, `edgebuild cache clean zig` empties it"
-            raise ToolError(error.message, hint=f"{error.hint}; {empty}" if error.hint else empty) from error
+        compile_native(target, sources, cache, folder, progress)
 
     return cache.get_or_make("native", key, make) / "edgerun"
 
@@ -77,6 +69,60 @@ def libcxx_licence() -> Path | None:
         return None
 
 
+def compile_native(
+    target: TargetSpec,
+    sources: NativeSources,
+    cache: Cache,
+    folder: Path,
+    progress: Progress,
+    *,
+    cmake_target: str = "edgerun",
+    product: str = "edgerun",
+    bundle_path: str = "bin/edgerun",
+    definitions: Sequence[str] = (),
+) -> None:
+    """Compiles one program or plugin for a target, checks that it fits and leaves it in ``folder``.
+
+    Args:
+        target: The board.
+        sources: What is compiled.
+        cache: Where zig keeps its own.
+        folder: Gets the product, stripped.
+        progress: Hears the compiler's steps.
+        cmake_target: The target of the sources' CMake project.
+        product: File name of what it makes.
+        bundle_path: Where it lies in a bundle.
+        definitions: Further ``-D`` arguments of CMake.
+
+    Raises:
+        ToolError: A tool is missing or failed.
+        IncompatibleError: What was compiled does not fit the target.
+    """
+    toolchain, tools = choose_toolchain(target, sources.root), find_cross_tools()
+    zig_cache = cache.root / "zig"
+    used = zig_cache.is_dir()
+    try:
+        _compile(
+            target,
+            sources,
+            toolchain,
+            tools,
+            zig_cache,
+            folder,
+            progress,
+            cmake_target,
+            product,
+            bundle_path,
+            definitions,
+        )
+    except ToolError as error:
+        if not used or toolchain.identity[0] != "zig":
+            raise
+        # Nothing but zig itself can tell whether what it kept is sound.
+        empty = "if zig's own cache was damaged, `edgebuild cache clean zig` empties it"
+        raise ToolError(error.message, hint=f"{error.hint}; {empty}" if error.hint else empty) from error
+
+
 def _compile(
     target: TargetSpec,
     sources: NativeSources,
@@ -85,6 +131,10 @@ def _compile(
     zig_cache: Path,
     folder: Path,
     progress: Progress,
+    cmake_target: str,
+    product: str,
+    bundle_path: str,
+    definitions: Sequence[str],
 ) -> None:
     # Nothing else of the user's environment: compiler flags, launchers and search paths in it would change the program.
     environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ} | {
@@ -108,15 +158,18 @@ def _compile(
             "-DEDGEBUILD_LIBRARY=OFF",
             "-DEDGEBUILD_PYTHON=OFF",
             "-DEDGEBUILD_TESTS=OFF",
+            "-DCMAKE_MODULE_LINKER_FLAGS_RELEASE=-s",
+            *definitions,
         ]
-        run_tool(configure, environment, "configure the runner")
+        what = "runner" if product == "edgerun" else product
+        run_tool(configure, environment, f"configure the {what}")
         run_tool(
-            [str(tools.cmake), "--build", build, "--target", "edgerun"],
+            [str(tools.cmake), "--build", build, "--target", cmake_target],
             environment,
-            "compile the runner",
+            f"compile the {what}",
             advance=lambda done, total: progress.advance(done, total, "steps"),
         )
-        (program,) = [p for p in Path(build).rglob("edgerun") if p.is_file()]
-        check_native_files([NativeFile(path="bin/edgerun", source=program)], target)
-        shutil.copyfile(program, folder / "edgerun")
-        (folder / "edgerun").chmod(0o755)
+        (program,) = [p for p in Path(build).rglob(product) if p.is_file()]
+        check_native_files([NativeFile(path=bundle_path, source=program)], target)
+        shutil.copyfile(program, folder / product)
+        (folder / product).chmod(0o755)

@@ -10,6 +10,7 @@ _PARTS = ("CMakeLists.txt", "cmake", "cpp", "toolchains")
 _NOT_NEEDED = (
     *("cpp/bindings/", "cpp/tests/", "cpp/lib/", "cpp/src/statistics/"),
     *("cpp/backends/libtorch/", "cmake/FindLibTorch.cmake"),  # a plugin, never part of the runner
+    *("cpp/backends/tensorrt/", "cmake/FindTensorRT.cmake", "cmake/TensorRTHeaders.cmake"),  # likewise
 )
 _PLUGIN_PARTS = (
     *("CMakeLists.txt", "cmake", "cpp/CMakeLists.txt", "cpp/backends/CMakeLists.txt", "cpp/backends/libtorch"),
@@ -33,14 +34,18 @@ class NativeSources:
         ]
         return {path.relative_to(self.root).as_posix(): file_sha256(path) for path in paths}
 
-    def digest(self) -> dict[str, str]:
-        """SHA-256 of every file that a runner is compiled from, by its path; what a runner's cache key is made of."""
+    def digest(self, *, also: tuple[str, ...] = ()) -> dict[str, str]:
+        """SHA-256 of every file that a runner is compiled from, by its path; what a runner's cache key is made of.
+
+        Args:
+            also: What a plugin is compiled from beside them: folders (with a slash at the end) and files.
+        """
         files: dict[str, str] = {}
         for part in _PARTS:
             top = self.root / part
             for path in [top] if top.is_file() else sorted(top.rglob("*")):
                 name = path.relative_to(self.root).as_posix()
-                if path.is_file() and not name.startswith(_NOT_NEEDED):
+                if path.is_file() and (name.startswith(also) or not name.startswith(_NOT_NEEDED)):
                     files[name] = file_sha256(path)
         return files
 

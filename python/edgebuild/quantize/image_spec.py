@@ -270,7 +270,9 @@ def _check_fits(spec: Preprocess, kind: TensorType) -> None:
     problem = fit_problem(spec.to_json(), kind.to_json())
     if problem is not None:
         msg = f"--preprocess: input '{spec.input}': {problem}"
-        raise UsageError(msg, hint=f"the input is {kind}; choose crop, resize, channels and layout to fit it")
+        hint = f"the input is {kind}; choose crop, resize, channels and layout to fit it"
+        gray = fit_problem({**spec.to_json(), "channels": "gray"}, kind.to_json()) is None
+        raise UsageError(msg, hint=f"the input is {kind}: add channels=gray" if gray else hint)
 
 
 def fit_problem(spec: Mapping[str, Any], kind: Mapping[str, Any]) -> str | None:

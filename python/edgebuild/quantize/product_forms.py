@@ -5,7 +5,7 @@ and the ranges alone, relative to that row's own power: behind most products com
 much as a large one. Rows that no output hears of, as padding, share the range of each run and count for nothing else.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -132,16 +132,21 @@ def possible_forms(
     activation = _Activation(sampled, layers, reduce_range=reduce_range, costs=costs)
     depth = len(activation.weight)
     found = activation.best(np.ones(depth, np.int64), ALPHAS, modes)
-    # With its outliers split an activation is smoothed about as strongly as without.
-    index = ALPHAS.index(min((form for form in found if form.mode == found[0].mode), key=lambda form: form.noise).alpha)
-    near = sorted({0.0, *ALPHAS[max(index - 1, 0) : index + 2]})
+    cheap = [mode for mode in modes if mode not in _DEAR]
+    near = sorted({0.0, *(alpha for mode in cheap for alpha in _near(form for form in found if form.mode == mode))})
     tried = {0}
     for part in _MORE_COLUMNS:
         copies = choose_copies(activation.magnitudes, int(part * depth))
         if int((copies - 1).sum()) not in tried:
             tried.add(int((copies - 1).sum()))
-            found += activation.best(copies, near, [mode for mode in modes if mode not in _DEAR])
+            found += activation.best(copies, near, cheap)
     return found
+
+
+def _near(forms: Iterable[Form]) -> Sequence[float]:
+    """With its outliers split an activation is smoothed about as strongly as it is best without, which differs from mode to mode."""
+    index = ALPHAS.index(min(forms, key=lambda form: form.noise).alpha)
+    return ALPHAS[max(index - 1, 0) : index + 2]
 
 
 def cheap_form(forms: Sequence[Form]) -> Form:
@@ -235,8 +240,6 @@ class _Activation:
         weight = (self.weight * divisors[:, None]).astype(np.float32)
         rows = (self.rows / divisors).astype(np.float32)
         found: dict[Mode, tuple[float, npt.NDArray[np.float64]]] = {}
-        if "blockwise" in modes:
-            found["blockwise"] = _relative(self._blockwise(rows, weight), self.signal), np.zeros(len(copies))
         error = quantize_weight(weight, 1, reduce_range=self.reduce_range).dequantized() - weight
         of_weights = _ROUNDED * np.square(rows[self.heard] @ error).sum(axis=1)
         # Copies are shifted against each other: rounded together they add about as much as two channels, not as r * r.
@@ -244,6 +247,7 @@ class _Activation:
         parts = (rows / copies).astype(np.float32)
         for mode in modes:
             if mode == "blockwise":
+                found[mode] = _relative(self._blockwise(rows, weight), self.signal), np.zeros(len(copies))
                 continue
             steps = _steps(parts, mode, own_ranges=self.costs.own_ranges)[self.heard]
             noise = of_weights + np.square(steps) / 12 * power

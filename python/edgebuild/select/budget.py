@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgebuild.errors import UsageError
 from edgebuild.select.metrics import Kind, OutputScore
 
 DEFAULT_MAX_DROP = 0.005
@@ -39,6 +40,25 @@ class Budget:
     max_drop: float = DEFAULT_MAX_DROP
     min_agreement: float | None = None
     min_sqnr_db: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what would let everything through, or nothing at all.
+
+        Raises:
+            UsageError: A number that is none, or outside of its range.
+        """
+        if not self.max_drop >= 0:
+            msg = f"--max-drop: expected a number of 0 or more, got {self.max_drop:g}"
+            raise UsageError(
+                msg,
+                hint="it is what the score of --eval may lose, absolute: 0.005 is half a point of an accuracy of 0 to 1",
+            )
+        if self.min_agreement is not None and not 0 <= self.min_agreement <= 1:
+            msg = f"--min-agreement: expected a share between 0 and 1, got {self.min_agreement:g}"
+            raise UsageError(msg, hint="98 % is --min-agreement 0.98")
+        if self.min_sqnr_db is not None and not self.min_sqnr_db < math.inf:
+            msg = f"--min-sqnr: expected decibels, got {self.min_sqnr_db:g}"
+            raise UsageError(msg, hint="20 is a cosine of 0.995; float itself ships without --int8")
 
     def to_json(self) -> dict[str, Any]:
         """What is unlimited is None."""

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgebuild.errors import GateError, UsageError
+from edgebuild.model.resolve import first_line
 from edgebuild.quantize.running import GraphRunner, OpenGraph
 from edgebuild.select.budget import Score
 from edgebuild.select.measure import Comparison, compare
@@ -137,11 +138,11 @@ class Workbench:
         except UsageError:
             raise
         except Exception as error:
-            msg = f"--eval: the function failed: {type(error).__name__}: {error}"
+            msg = f"--eval: the function failed: {type(error).__name__}: {first_line(error)}"
             raise UsageError(
                 msg, hint="it gets predict(inputs) -> outputs, both dicts of arrays, and returns a number"
             ) from error
         if not np.isfinite(value):
             msg = f"--eval: the function returned {value}, expected a finite number"
-            raise UsageError(msg)
+            raise UsageError(msg, hint="more is better; a mean over no samples is NaN")
         return value

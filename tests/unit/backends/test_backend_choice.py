@@ -7,14 +7,20 @@ from typing import Any
 
 import pytest
 
+from edgebuild import engines
 from edgebuild.backends import libtorch
-from edgebuild.backends.choice import backends_for, choose_backends, wanted_torchscript
+from edgebuild.cache import Cache
+from edgebuild.engines import takers, wanted_torchscript
 from edgebuild.errors import UsageError
 from edgebuild.native.sources import find_sources
-from edgebuild.targets import load_target
+from edgebuild.targets import BackendSpec, TargetSpec, load_target
 from edgebuild.targets.spec import lowest_opset
 
 TARGET = load_target("x86-64")
+
+
+def choose_backends(target: TargetSpec, named: list[str]) -> tuple[BackendSpec, ...]:
+    return engines.choose_backends(target, named, {}, Cache.default()).specs
 
 
 def names(specs: Any) -> list[str]:
@@ -48,10 +54,13 @@ def test_a_target_without_libtorch_has_nothing_to_fall_back_to() -> None:
 
 def test_without_a_graph_libtorch_takes_the_place_of_what_needs_one() -> None:
     graph, none = SimpleNamespace(opset=20), SimpleNamespace(opset=None)
+    options = {"memory_arena": "0", "intra_op_threads": "2"}
     for named in ([], ["onnxruntime", "libtorch"]):
-        specs = choose_backends(TARGET, named)
-        assert backends_for(TARGET, specs, graph) == specs  # type: ignore[arg-type]
-        assert names(backends_for(TARGET, specs, none)) == ["libtorch"]  # type: ignore[arg-type]
+        chosen = engines.choose_backends(TARGET, named, options, Cache.default())
+        assert takers(chosen, TARGET, graph, options) is chosen  # type: ignore[arg-type]
+        taker = takers(chosen, TARGET, none, options)  # type: ignore[arg-type]
+        assert names(taker.specs) == ["libtorch"]
+        assert taker.options == {"libtorch": {"intra_op_threads": "2"}}  # the other is ONNX Runtime's
 
 
 def test_a_backend_that_loads_no_onnx_sets_no_limit_on_the_opset() -> None:

@@ -8,7 +8,7 @@ import onnx_ir as ir
 import pytest
 from explain_tools import evidence_for, open_session, three_convolutions
 
-from edgebuild.explain.growth import profile, share_through
+from edgebuild.explain.growth import _energies, profile, share_through
 from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.insert import forms_of
 
@@ -90,3 +90,11 @@ def test_sequences_on_the_way_are_passed_over(tmp_path: Path) -> None:
     found = profile(path, candidate, evidence.held_out, open_session, tmp_path / "work")
     assert "parts" not in found.noise
     assert found.noise["y"] > 0
+
+
+@pytest.mark.filterwarnings("error")
+def test_masked_places_are_no_noise_and_no_warning() -> None:
+    value = np.array([3.0, -np.inf, np.nan, -np.inf, 1.0])
+    other = np.array([2.0, -np.inf, 0.0, 5.0, np.inf])
+    assert _energies(value, other) == (10.0, 1.0)
+    assert _energies(np.zeros(0), np.zeros(0)) == (0.0, 0.0)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 from explain_tools import U8S8, Array, evidence_for, statistics, three_convolutions
@@ -12,6 +13,7 @@ from edgebuild.explain.values import input_power, quantized_values, value_noise,
 from edgebuild.graph.io import load_model
 from edgebuild.quantize.insert import Forms
 from edgebuild.quantize.layers import Layer, find_layers
+from edgebuild.quantize.plan import Plan
 
 RNG = np.random.default_rng(3)
 
@@ -126,3 +128,19 @@ def test_values_know_the_layers_around_them(tmp_path: Path) -> None:
     assert around["b"] == (("conv2",), ("conv3",))
     assert found["a"].extent == evidence.plan.ranges["a"]
     assert [layer.name for layer in find_layers(model.graph)] == ["conv1", "conv2", "conv3"]
+
+
+def test_a_range_of_each_run_is_felt_by_dynamic_products_alone() -> None:
+    names = {"a": "dynamic", "b": "two_terms", "c": "blockwise", "d": "dynamic"}
+    weights = {f"w{name}": RNG.normal(0, 1, (24, 20)).astype(np.float32) for name in names}
+    text = " ".join(f"y{name} = MatMul(x, w{name})" for name in names)
+    outputs = ", ".join(f"float[N,20] y{name}" for name in names)
+    proto = onnx.parser.parse_model(
+        f'<ir_version: 8, opset_import: ["" : 17]>\ng (float[N,24] x) => ({outputs}) {{ {text} }}'
+    )
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(array, name) for name, array in weights.items())
+    for name, node in zip(names, proto.graph.node, strict=True):
+        node.name = name
+    forms = Forms(fused_products=True, blockwise=True, fused_rows=True)
+    (value,) = quantized_values(ir.from_proto(proto), Plan(modes=names), forms)  # type: ignore[arg-type]
+    assert (value.name, value.readers) == ("x", ("a", "d"))

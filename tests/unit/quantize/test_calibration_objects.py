@@ -40,7 +40,7 @@ def test_a_spool_goes_with_its_last_reader(cache: Cache) -> None:
 def test_a_failed_source_leaves_no_spool(cache: Cache) -> None:
     def broken() -> Iterator[Any]:
         yield images(1)
-        msg = "the disk of the user"
+        msg = "the disk of the user\nmore about it"
         raise ValueError(msg)
 
     with pytest.raises(CalibrationError, match="batch 1 of the generator: the source failed: ValueError: the disk of"):

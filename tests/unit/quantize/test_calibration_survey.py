@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from edgebuild.errors import CalibrationError, DeadlineError, ModelError, UsageError
-from edgebuild.quantize.data import as_calibration, survey
+from edgebuild.model.request import InputRequest
+from edgebuild.quantize.data import as_calibration, sizes_of, survey
 
 
 @pytest.fixture(autouse=True)
@@ -141,3 +142,29 @@ def test_an_export_that_fails_on_the_calibration_sample_speaks_of_calibration() 
     assert str(pickled) == "--calib calib: calib/0.npz: not an .npz file of plain arrays: x (write it so)"
     other = DeadlineError("the deadline passed")
     assert as_calibration(other, "calib", sample) is other
+
+
+def test_one_sample_of_a_stack_has_the_models_sizes(tmp_path: Path) -> None:
+    ids, image = np.ones((5, 7), np.int64), np.ones((5, 1, 8, 8))
+    np.savez(tmp_path / "stack.npz", ids=ids, image=image)
+    assert sizes_of(tmp_path / "stack.npz", stacked=True) == (
+        InputRequest(name="ids", dtype="int64", shape=(1, 7)),
+        InputRequest(name="image", dtype="float32", shape=(1, 1, 8, 8)),
+    )
+    np.save(tmp_path / "stack.npy", image.astype(np.float16))
+    assert sizes_of(tmp_path / "stack.npy", stacked=True) == (
+        InputRequest(name=None, dtype="float16", shape=(1, 1, 8, 8)),
+    )
+
+
+def test_a_set_of_inputs_is_taken_as_it_is_but_for_numpys_own_float64(tmp_path: Path) -> None:
+    ids, image = np.ones((2, 7), np.int64), np.ones((2, 1, 8, 8))
+    np.savez(tmp_path / "wide.npz", ids=ids, image=image)
+    assert sizes_of(tmp_path / "wide.npz", stacked=False) == (
+        InputRequest(name="ids", dtype="int64", shape=(2, 7)),
+        InputRequest(name="image", dtype="float32", shape=(2, 1, 8, 8)),
+    )
+    np.savez(tmp_path / "sound.npz", ids=ids, image=image.astype(np.float32))
+    assert sizes_of(tmp_path / "sound.npz", stacked=False) == ()
+    np.savez(tmp_path / "scalar.npz", x=np.float32(1), y=image.astype(np.float32))
+    assert sizes_of(tmp_path / "scalar.npz", stacked=True) == ()  # that is no stack

@@ -215,6 +215,19 @@ def test_products_of_one_activation_share_one_pass_and_keep_their_numbers(
             assert tools.sqnr(array, got[name]) > 28
 
 
+@pytest.mark.parametrize("odd", [np.inf, -np.inf])
+@pytest.mark.parametrize("mode", ["dynamic", "rowwise", "two_terms"])
+def test_infinity_does_not_become_a_number(mode: Mode, odd: float) -> None:
+    model = shared(24)
+    plan = Plan(modes={layer.name: mode for layer in find_layers(model.graph)})
+    model.graph.node(0).op_type = "Neg"
+    x = data(1, 3, 24)
+    x[0, 1, 4] = odd
+    for name, got in run(quantised(model, plan, forms=ROWS), {"r": x}).items():
+        assert not np.isfinite(got[0, 1]).any(), name
+        assert np.isfinite(got[0, [0, 2]]).all() == (mode != "dynamic")
+
+
 def test_a_lone_plain_dynamic_product_stays_the_engines() -> None:
     model = build("g (float[N,24] x) => (float[N,20] y) { y = MatMul(x, w) }", {"w": weight(24, 20)})
     plan = Plan(modes={layer.name: "dynamic" for layer in find_layers(model.graph)})

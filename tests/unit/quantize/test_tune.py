@@ -1,7 +1,7 @@
 """Tuning of products: its estimate against what rounding really does, and what it chooses."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -237,6 +237,24 @@ def test_every_mode_has_a_form_and_blockwise_ones_are_never_split() -> None:
     whole = [form for form in forms if form.split is None and form.mode == "dynamic"]
     assert [bool(form.alpha) for form in sorted(whole, key=lambda form: form.work)] == [False, True]
     assert len({(form.mode, form.work) for form in forms}) == len(forms)
+
+
+def test_what_is_split_is_smoothed_as_suits_each_mode_whatever_others_are_legal() -> None:
+    random = np.random.default_rng(5)
+    rows = random.standard_normal((200, 320)) * np.exp(random.standard_normal(320) + random.standard_normal((200, 1)))
+    rows[:, 7] *= 30
+    rows[3, 11] = 300.0
+    layers = layers_of({"w": random.standard_normal((320, 240)).astype(np.float32)})
+
+    def split(*modes: Mode) -> dict[tuple[Mode | Literal["float"], float], float]:
+        forms = possible_forms(sampled(rows.astype(np.float32)), layers, reduce_range=False, modes=modes)
+        return {(form.mode, form.work): form.noise for form in forms if form.split is not None}
+
+    together = split("dynamic", "rowwise")
+    for mode in SCALED:
+        for key, noise in split(mode).items():
+            assert together[key] <= noise
+    assert split("dynamic", "rowwise", "blockwise") == split("dynamic", "rowwise", "two_terms") == together
 
 
 def test_float_has_no_noise_and_takes_longest() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from search_tools import scored
 
+from edgebuild.errors import UsageError
 from edgebuild.select.budget import Budget, Score, excess
 
 
@@ -28,3 +29,20 @@ def test_noise_does_not_decide_where_decisions_or_the_users_score_do() -> None:
 def test_outputs_that_are_not_finite_are_as_far_out_as_can_be() -> None:
     assert excess(scored(float("-inf")), Budget()) == float("inf")
     assert excess(scored(float("inf")), Budget()) == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [
+        ({"max_drop": float("nan")}, "--max-drop: expected a number of 0 or more, got nan"),  # nothing exceeds it
+        ({"max_drop": -1.0}, "--max-drop: .* got -1"),
+        ({"min_agreement": 98.0}, r"--min-agreement: expected a share between 0 and 1, got 98 \(98 % is"),
+        ({"min_agreement": float("nan")}, "--min-agreement: .* got nan"),
+        ({"min_sqnr_db": float("nan")}, "--min-sqnr: expected decibels, got nan"),
+        ({"min_sqnr_db": float("inf")}, "--min-sqnr: expected decibels, got inf"),
+    ],
+)
+def test_a_budget_that_holds_nothing_or_lets_nothing_pass_is_refused(given: dict[str, float], problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        Budget(**given)
+    assert Budget(max_drop=0.0, min_agreement=1.0, min_sqnr_db=-5.0).min_sqnr_db == -5.0

@@ -18,8 +18,8 @@ namespace edgebuild::onnxruntime {
 
 Quantization quantization_of(const Extent& extent) noexcept {
   const float scale = (extent.high - extent.low) / 255.0f;
-  // Also where the range is not finite or below what float can divide by: nothing better is to be had there.
-  if (!(scale >= std::numeric_limits<float>::min()) || !std::isfinite(scale)) return {};
+  if (!std::isfinite(scale)) return {std::numeric_limits<float>::quiet_NaN(), 0};
+  if (scale < std::numeric_limits<float>::min()) return {};  // Below what float can divide by all are zero.
   const float zero_point = std::nearbyint(std::clamp(-extent.low / scale, 0.0f, 255.0f));
   return {scale, static_cast<std::uint8_t>(zero_point)};
 }

@@ -39,7 +39,8 @@ struct Extent {
 [[nodiscard]] Extent measure_rows(const RowPreparation& preparation, const float* rows, std::size_t count,
                                   float* scratch) noexcept;
 
-/// Scale and zero point of 8-bit integers, as in ONNX's DynamicQuantizeLinear.
+/// Scale and zero point of 8-bit integers, as in ONNX's DynamicQuantizeLinear. Where the range is not finite the scale
+/// is NaN, so that products are NaN too, as the engine's own are, and not numbers that mean nothing.
 struct Quantization {
   float scale = 1;
   std::uint8_t zero_point = 0;
@@ -55,7 +56,7 @@ void quantize_rows(const RowPreparation& preparation, const float* rows, std::si
 constexpr std::uint8_t kMiddle = 128;
 
 /// Prepared rows as integers, each on its own range: a value is `sizes[r] * (out - kMiddle + offsets[r])`.
-/// @param sizes `count` of them, above 0.
+/// @param sizes `count` of them, above 0; NaN for rows with an infinity.
 /// @param offsets `count` of them: kMiddle less the row's zero point.
 /// @param out `count * width()` integers.
 void quantize_each_row(const RowPreparation& preparation, const float* rows, std::size_t count, float* scratch,

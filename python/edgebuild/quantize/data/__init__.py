@@ -5,4 +5,5 @@ from edgebuild.quantize.data.calibration import MAX_SAMPLES as MAX_SAMPLES
 from edgebuild.quantize.data.calibration import CalibrationData as CalibrationData
 from edgebuild.quantize.data.calibration import open_calibration as open_calibration
 from edgebuild.quantize.data.survey import as_calibration as as_calibration
+from edgebuild.quantize.data.survey import sizes_of as sizes_of
 from edgebuild.quantize.data.survey import survey as survey

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from edgebuild.errors import CalibrationError, EdgebuildError
 from edgebuild.model.importing import import_attribute, searching
-from edgebuild.model.resolve import last_line
+from edgebuild.model.resolve import first_line, last_line
 
 Array = NDArray[Any]
 Note = Callable[[str], None]
@@ -32,7 +32,7 @@ def import_batches(text: str, search_path: Sequence[str]) -> Any:
     except EdgebuildError:
         raise
     except Exception as error:  # the user's code may raise anything
-        msg = f"--calib {text}: the callable failed: {type(error).__name__}: {last_line(error)}"
+        msg = f"--calib {text}: the callable failed: {type(error).__name__}: {first_line(error)}"
         raise CalibrationError(msg, hint="it takes no arguments; bind them in a function of your own") from None
 
 
@@ -56,7 +56,7 @@ def iterate(
         except EdgebuildError:
             raise
         except Exception as error:  # the user's code may raise anything
-            msg = f"{where}: the source failed: {type(error).__name__}: {last_line(error)}"
+            msg = f"{where}: the source failed: {type(error).__name__}: {first_line(error)}"
             raise CalibrationError(msg, hint="run the source by itself to see the whole error") from error
         yield where, arrays_of(item, where, inputs, note)
         index += 1

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgebuild.errors import CalibrationError, EdgebuildError, UsageError
 from edgebuild.model.importing import import_attribute
+from edgebuild.model.request import InputRequest
 from edgebuild.quantize.data.arrays import open_npy, open_npz
 from edgebuild.quantize.data.calibration import HINT_NO_DATA, MAX_SAMPLES
 from edgebuild.quantize.data.files import IMAGE_SUFFIXES, OpenImages, open_files
@@ -127,6 +130,33 @@ def _check_array(file: Path, name: str, shape: Sequence[int]) -> None:
 
 def _list(names: Any) -> str:
     return ", ".join(f"'{name}'" for name in sorted(names)) or "nothing"
+
+
+def sizes_of(file: Path, *, stacked: bool) -> tuple[InputRequest, ...]:
+    """What ``--input`` would say of the file's arrays; empty: it is one set of inputs as it is, so it can be the ``--sample``.
+
+    Args:
+        file: An ``.npz``, or an ``.npy`` for a model with one input.
+        stacked: It holds many samples along the first axis, of which a run takes one.
+
+    Raises:
+        CalibrationError: It can't be read.
+    """
+    spool = Spool(None)
+    try:
+        arrays = {"": open_npy(file)} if file.suffix == ".npy" else open_npz(file, spool.folder)
+        stacked = stacked and all(array.shape for array in arrays.values())
+        # NumPy's own float64 is what an array is that nobody gave a type; calibration casts it, as it does here.
+        if not stacked and all(array.dtype != np.float64 for array in arrays.values()):
+            return ()
+        said = []
+        for name, array in arrays.items():
+            dtype = "float32" if array.dtype == np.float64 else array.dtype.name
+            sizes = (1, *array.shape[1:]) if stacked else array.shape
+            said.append(InputRequest(name=name or None, dtype=dtype, shape=tuple(sizes)))
+        return tuple(said)
+    finally:
+        spool.close()
 
 
 def as_calibration(error: EdgebuildError, calib: Any, sample: Path) -> EdgebuildError:

@@ -1,0 +1,85 @@
+// A double of CUDA's runtime: host memory plays the device's. EDGEBUILD_TENSORRT_DOUBLE names the folder that says how
+// it behaves:
+//   gpu      the device's name, default "Double"      none     there is no device
+//   driver   CUDA version of the driver, e.g. 12020   free_mib free memory of the device
+// Each copy is counted, for tests that must see none.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+
+#define EXPORT extern "C" __attribute__((visibility("default")))
+
+namespace {
+
+constexpr int kOutOfMemory = 2;
+constexpr int kInsufficientDriver = 35;
+constexpr int kNoDevice = 100;
+constexpr int kRuntime = 12060;
+int copies = 0;
+
+std::string read(const char* name, const char* otherwise) {
+  const char* const folder = std::getenv("EDGEBUILD_TENSORRT_DOUBLE");
+  std::FILE* const file =
+      std::fopen((std::string(folder != nullptr ? folder : "/nonexistent") + "/" + name).c_str(), "rb");
+  if (file == nullptr) return otherwise;
+  char text[256] = {};
+  const std::size_t size = std::fread(text, 1, sizeof(text) - 1, file);
+  std::fclose(file);
+  return {text, size};
+}
+
+}  // namespace
+
+EXPORT int cudaGetDeviceCount(int* count) {
+  *count = 1;
+  if (std::atoi(read("driver", "13000").c_str()) < kRuntime) return kInsufficientDriver;
+  return read("none", "").empty() ? 0 : kNoDevice;
+}
+EXPORT int cudaSetDevice(int device) { return device == 0 ? 0 : 101; }
+EXPORT int cudaDeviceGetAttribute(int* value, int attribute, int /*device*/) {
+  *value = attribute == 75 ? 8 : attribute == 76 ? 7 : 16;
+  return 0;
+}
+EXPORT int cudaGetDeviceProperties_v2(void* properties, int /*device*/) {
+  std::memset(properties, 0, 1032);
+  std::strncpy(static_cast<char*>(properties), read("gpu", "Double").c_str(), 255);
+  return 0;
+}
+EXPORT int cudaRuntimeGetVersion(int* version) {
+  *version = kRuntime;
+  return 0;
+}
+EXPORT int cudaDriverGetVersion(int* version) {
+  *version = std::atoi(read("driver", "13000").c_str());
+  return 0;
+}
+EXPORT int cudaMemGetInfo(std::size_t* free, std::size_t* total) {
+  *free = static_cast<std::size_t>(std::atoi(read("free_mib", "4096").c_str())) << 20;
+  *total = *free;
+  return 0;
+}
+EXPORT int cudaMalloc(void** memory, std::size_t size) {
+  if (size > std::size_t{1} << 30) return kOutOfMemory;
+  *memory = std::aligned_alloc(256, (size + 255) / 256 * 256);
+  return *memory != nullptr ? 0 : kOutOfMemory;
+}
+EXPORT int cudaFree(void* memory) {
+  std::free(memory);
+  return 0;
+}
+EXPORT int cudaMemcpyAsync(void* to, const void* from, std::size_t size, int /*kind*/, void* /*stream*/) {
+  std::memcpy(to, from, size);
+  ++copies;
+  return 0;
+}
+EXPORT int cudaStreamCreateWithFlags(void** stream, unsigned /*flags*/) {
+  *stream = &copies;
+  return 0;
+}
+EXPORT int cudaStreamDestroy(void* /*stream*/) { return 0; }
+EXPORT int cudaStreamSynchronize(void* /*stream*/) { return 0; }
+EXPORT const char* cudaGetErrorString(int error) { return error == kOutOfMemory ? "out of memory" : "invalid device"; }
+EXPORT int cudaGetLastError() { return 0; }
+EXPORT int edgebuild_double_copies() { return copies; }
