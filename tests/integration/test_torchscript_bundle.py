@@ -34,7 +34,8 @@ if when == "another version":
 if when == "not installed":
     import edgebuild.runtime
     edgebuild.runtime.find_torch = lambda: None
-from edgebuild import IncompatibleError, Runner
+from edgebuild import Runner
+from edgebuild.errors import IncompatibleError
 try:
     runner = Runner(bundle, runtime_path=engines, cache_dir=cache)
 except IncompatibleError as error:
