@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgebuild.installed_torch import find_torch
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "benchmarks"
 BIN = Path(sys.executable).parent
@@ -25,6 +27,9 @@ def native_program(name: str) -> Path:
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     configure = ["cmake", "-S", str(ROOT), "-B", str(build), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
     configure += ["-DEDGEBUILD_BENCHMARKS=ON", "-DEDGEBUILD_LIBRARY=OFF"]
+    torch = find_torch()
+    if torch is not None:
+        configure.append(f"-DEDGEBUILD_LIBTORCH_ROOT={torch.root}")
     for command in (configure, ["cmake", "--build", str(build), "--target", name]):
         subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
     return build / "benchmarks" / "native" / name

@@ -44,6 +44,18 @@ class PyRunner {
 
   void close() { runner_.reset(); }
 
+  [[nodiscard]] bool keeps_state() const { return open()->keeps_state(); }
+
+  void reset() {
+    const std::shared_ptr<Runner> runner = open();
+    Status status;
+    {
+      const py::gil_scoped_release unlocked;
+      status = runner->reset();
+    }
+    raise_if_error(status);
+  }
+
   [[nodiscard]] std::string signature_json() const {
     JsonWriter json;
     write_signature(json, open()->signature());
@@ -204,7 +216,9 @@ class PyRunner {
 std::unique_ptr<PyRunner> make_runner(const std::string& path, const std::string& backend, const std::string& variant,
                                       bool fallback, const std::map<std::string, std::string>& options,
                                       const std::string& runtime_path, const std::string& state_dir,
-                                      const std::string& cache_dir, bool tuning, py::object slow_path) {
+                                      const std::string& cache_dir, bool tuning,
+                                      const std::map<std::string, std::pair<std::string, std::string>>& engine_folders,
+                                      py::object slow_path) {
   LoadOptions load;
   load.backend = backend;
   load.variant = variant;
@@ -214,6 +228,7 @@ std::unique_ptr<PyRunner> make_runner(const std::string& path, const std::string
   load.state_dir = state_dir;
   load.cache_dir = cache_dir;
   load.tuning = tuning;
+  for (const auto& [name, folder] : engine_folders) load.engine_folders[name] = {folder.first, folder.second};
   return std::make_unique<PyRunner>(path, load, std::move(slow_path));
 }
 
@@ -229,7 +244,9 @@ void register_runner(py::module_& module) {
   py::class_<PyRunner>(module, "Runner")
       .def(py::init(&make_runner), py::arg("path"), py::kw_only(), py::arg("backend"), py::arg("variant"),
            py::arg("fallback"), py::arg("options"), py::arg("runtime_path"), py::arg("state_dir"), py::arg("cache_dir"),
-           py::arg("tuning") = true, py::arg("slow_path"))
+           py::arg("tuning") = true,
+           py::arg("engine_folders") = std::map<std::string, std::pair<std::string, std::string>>(),
+           py::arg("slow_path"))
       .def_property_readonly("signature_json", &PyRunner::signature_json)
       .def_property_readonly("variant", [](const PyRunner& self) { return self.runner().variant_name(); })
       .def_property_readonly("backend", [](const PyRunner& self) { return self.runner().backend_name(); })
@@ -247,6 +264,8 @@ void register_runner(py::module_& module) {
       .def("run", &PyRunner::run, py::arg("inputs"), py::arg("deadline"), py::arg("out"), py::arg("profile"),
            py::arg("cancellation") = nullptr)
       .def("preprocess", &PyRunner::preprocess, py::arg("name"), py::arg("images"))
+      .def_property_readonly("keeps_state", &PyRunner::keeps_state)
+      .def("reset", &PyRunner::reset)
       .def("profile", &PyRunner::profile)
       .def("close", &PyRunner::close);
   module.def(

@@ -166,6 +166,12 @@ eb_code eb_runner_run_cancellable(eb_runner* runner, const eb_value* inputs, siz
   });
 }
 
+uint32_t eb_runner_keeps_state(const eb_runner* runner) { return runner->runner.keeps_state() ? 1 : 0; }
+
+eb_code eb_runner_reset(eb_runner* runner) {
+  return guard([&] { return runner->runner.reset(); });
+}
+
 eb_cancellation* eb_cancellation_create(void) {
   try {
     return new eb_cancellation;

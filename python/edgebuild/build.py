@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgebuild.backends.lowering import LoweredModel, lower_float
+from edgebuild.backends.lowering import LoweredModel, lower_float, lower_script
+from edgebuild.backends.registry import find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
-from edgebuild.engines import build_plugins, choose_backends, fetch_engines, servable
+from edgebuild.engines import build_plugins, choose_backends, fetch_engines, servable, takers, wanted_torchscript
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
-from edgebuild.export.result import ExportedModel
-from edgebuild.graph.stage import optimize_export
+from edgebuild.export.result import NO_GRAPH, ExportedModel
+from edgebuild.graph.stage import OptimizedGraph, optimize_export
 from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
@@ -29,6 +30,7 @@ from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
 from edgebuild.targets import BackendSpec, load_target
+from edgebuild.targets.spec import lowest_opset
 
 if TYPE_CHECKING:
     from edgebuild.devices.held_out import HeldOut
@@ -122,8 +124,12 @@ def build_from_request(
         target = replace(target, toolchain=replace(target.toolchain, file=str(options.toolchain.resolve())))
     cache = Cache.default()
     chosen = choose_backends(target, options.backends, options.variant_options, cache)
-    opset_max = min(request.opset_max, *(spec.opset_max for spec in chosen.specs))
-    request = replace(request, opset_max=opset_max, time_original=options.measure)
+    request = replace(
+        request,
+        opset_max=min(request.opset_max, lowest_opset(chosen.specs)),
+        time_original=options.measure,
+        torchscript=wanted_torchscript(target, chosen.specs, named=bool(options.backends)),
+    )
     check_output(options.output, keep=[p for p in (request.path, *request.samples) if p is not None])
     if request.path is not None:  # a file that can't be a model is said before torch is loaded
         identify(Path(request.path))
@@ -164,21 +170,36 @@ def build_from_request(
     chosen = servable(chosen, exported.signature)
     specs = chosen.specs
 
-    clock.enter("optimise")
-    graphs = [optimize_export(exported.onnx, spec, cache) for spec in specs]
-    lowered = [
-        lower_float(exported, graph, spec, chosen.options[spec.name], cache, target.precision.supported)
-        for spec, (graph, _) in zip(specs, graphs, strict=True)
-    ]
-    clock.cached(all(hit for _, hit in (*graphs, *lowered)))
+    chosen = takers(chosen, target, exported, options.variant_options)
+    specs = chosen.specs
+    if exported.opset is None and request.torchscript != "only":
+        progress.note(next(note for note in exported.notes if note.startswith(NO_GRAPH)))
 
-    quantized: list[BackendQuantization] = []
+    clock.enter("optimise")
+    graphs: dict[str, OptimizedGraph] = {}
+    floats: list[LoweredModel] = []
+    found_all = True
+    for spec in specs:
+        if find_backend(spec.name).FORM == "torchscript":
+            model, hit = lower_script(exported, spec, chosen.options[spec.name], cache)
+        else:
+            graphs[spec.name], graph_hit = optimize_export(exported.onnx, spec, cache)
+            model, hit = lower_float(
+                exported, graphs[spec.name], spec, chosen.options[spec.name], cache, target.precision.supported
+            )
+            found_all &= graph_hit
+        floats.append(model)
+        found_all &= hit
+    clock.cached(found_all)
+
+    quantized: dict[str, BackendQuantization] = {}
     if options.quantize is not None:
         clock.enter("quantise")
-        found = [
-            quantize_backend(
+        found_all = True
+        for spec in specs:
+            quantized[spec.name], hit = quantize_backend(
                 exported,
-                graph,
+                graphs.get(spec.name),
                 spec,
                 target,
                 options.quantize,
@@ -189,18 +210,16 @@ def build_from_request(
                 seed=request.seed,
                 search_path=request.search_path,
             )
-            for spec, (graph, _) in zip(specs, graphs, strict=True)
-        ]
-        quantized = [result for result, _ in found]
-        clock.cached(all(hit for _, hit in found))
+            found_all &= hit
+        clock.cached(found_all)
 
     clock.enter("runner", target.toolchain.triple)
     parts = PackedParts(
         exported=exported,
         target=target,
-        graphs=tuple(graph for graph, _ in graphs),
-        lowered=tuple(_in_order(specs, [model for model, _ in lowered], quantized)),
-        quantization={s.name: q.manifest for s, q in zip(specs, quantized, strict=False) if q.manifest is not None},
+        graphs=graphs,
+        lowered=tuple(_in_order(specs, floats, quantized)),
+        quantization={name: found.manifest for name, found in quantized.items() if found.manifest is not None},
         preprocessing=preprocessing,
         engines=fetch_engines(target, specs, cache, progress),
         plugins=build_plugins(target, chosen, cache, progress),
@@ -209,7 +228,7 @@ def build_from_request(
         measured=options.measure and why_not_here(target.soc.arch, target.soc.features) is None,
         decisions=Decisions(
             target=target.name,
-            quantization={spec.name: dict(q.decision) for spec, q in zip(specs, quantized, strict=False)},
+            quantization={name: dict(found.decision) for name, found in quantized.items()},
         ),
     )
 
@@ -239,8 +258,7 @@ def build_from_request(
 
         clock.enter("write")
         output = (options.output or Path.cwd() / f"{staged.manifest.name}.{target.name}.edge").absolute()
-        by_backend = dict(zip((spec.name for spec in specs), quantized, strict=False))
-        report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, by_backend)
+        report = build_report(staged, output, parts, proof, clock.seconds, clock.hits, quantized)
         made = replace(decisions, bundle_id=staged.id, samples_sha256=_samples_hash(exported))
         report = replace(report, notes=(*chosen.notes, *report.notes))
         if decided is not None and (other := why_other(decided, made)):
@@ -288,11 +306,11 @@ def _export(
 
 
 def _in_order(
-    specs: Sequence[BackendSpec], floats: Sequence[LoweredModel], quantized: Sequence[BackendQuantization]
+    specs: Sequence[BackendSpec], floats: Sequence[LoweredModel], quantized: Mapping[str, BackendQuantization]
 ) -> Iterator[tuple[BackendSpec, LoweredModel]]:
     """The variants in the order in which a runner tries them: a backend's quantised ones, then its float one if it is needed."""
-    for index, (spec, model) in enumerate(zip(specs, floats, strict=True)):
-        result = quantized[index] if quantized else None
+    for spec, model in zip(specs, floats, strict=True):
+        result = quantized.get(spec.name)
         yield from ((spec, lowered) for lowered in (result.lowered if result else ()))
         if result is None or result.float_needed:
             yield spec, model
@@ -326,18 +344,17 @@ def _samples_hash(exported: ExportedModel) -> str:
 
 
 def _held_out(
-    parts: PackedParts, quantized: Sequence[BackendQuantization], options: BuildOptions, cache: Cache
+    parts: PackedParts, quantized: Mapping[str, BackendQuantization], options: BuildOptions, cache: Cache
 ) -> dict[str, "HeldOut"]:
     """By INT8 variant what it was judged by on this machine."""
     if options.quantize is None:
         return {}
     from edgebuild.devices.held_out import judged_variants
 
-    specs = dict.fromkeys(spec.name for spec, _ in parts.lowered)  # in the order of the graphs
     judged: dict[str, HeldOut] = {}
-    for name, graph, found in zip(specs, parts.graphs, quantized, strict=True):
+    for name, graph in parts.graphs.items():
         spec = parts.target.backend(name)
-        judged |= judged_variants(parts.target, spec, found, graph.path, options.quantize, cache)
+        judged |= judged_variants(parts.target, spec, quantized[name], graph.path, options.quantize, cache)
     return judged
 
 

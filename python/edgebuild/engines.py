@@ -7,14 +7,18 @@ from edgebuild.backends.registry import check_options, find_backend, options_of
 from edgebuild.bundle.pack import PluginFiles
 from edgebuild.cache import Cache
 from edgebuild.errors import ToolError, UsageError
+from edgebuild.export.result import ExportedModel
 from edgebuild.model.signature import Signature
+from edgebuild.native import plugin, tensorrt
 from edgebuild.native.engine_layout import check_engine
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
-from edgebuild.native.tensorrt import Headers, build_plugin, find_headers, get_command, target_version
+from edgebuild.native.plugin import check_plugin
+from edgebuild.native.tensorrt import Headers, find_headers, get_command, target_version
 from edgebuild.report import Progress
 from edgebuild.targets import BackendSpec, TargetSpec
 
 _TENSORRT = "tensorrt"
+_LIBTORCH = "libtorch"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,19 +50,20 @@ class ChosenBackends:
 def choose_backends(
     target: TargetSpec, names: Sequence[str], options: Mapping[str, str], cache: Cache
 ) -> ChosenBackends:
-    """The target's backends, or those of ``names`` in that order, before a long export.
+    """The target's backends but those on demand, or those of ``names`` in that order, before a long export.
 
     TensorRT is left out, and that is said, where the headers that its plugin is compiled against are not here.
 
     Raises:
         UsageError: A backend is named twice or is not the target's, or an option is wrong.
-        ToolError: TensorRT was asked for by name, and its headers are not here.
+        ToolError: TensorRT was asked for by name, and its headers are not here; or LibTorch, and torch or a compiler is not.
         IncompatibleError: An engine is not for the target's system.
     """
     if len(set(names)) < len(names):
         msg = f"each backend may be named once, got {', '.join(names)}"
         raise UsageError(msg)
-    specs = [target.backend(name) for name in names] if names else list(target.runtime)
+    usual = [spec for spec in target.runtime if not spec.on_demand] or list(target.runtime)
+    specs = [target.backend(name) for name in names] if names else usual
     notes = []
     headers = find_headers(target, cache) if any(spec.name == _TENSORRT for spec in specs) else None
     if headers is None and any(spec.name == _TENSORRT for spec in specs):
@@ -74,6 +79,8 @@ def choose_backends(
         engine = find_backend(spec.name).ENGINE
         if engine is not None:
             check_engine(engine_pin(engine, spec.version, target.soc.arch), target.os)
+        if find_backend(spec.name).FORM == "torchscript":
+            check_plugin(target, spec)
     if headers is not None and target.limits.workspace_mib is not None:
         settings[_TENSORRT].setdefault("workspace_mib", str(target.limits.workspace_mib))
     return ChosenBackends(specs=tuple(specs), options=settings, headers=headers, notes=tuple(notes))
@@ -99,6 +106,47 @@ def servable(chosen: ChosenBackends, signature: Signature) -> ChosenBackends:
     return left
 
 
+def wanted_torchscript(target: TargetSpec, specs: Sequence[BackendSpec], *, named: bool) -> str:
+    """What the export is asked for, one of ``TORCHSCRIPT_FORMS``. Backends that the user ``named`` are not added to."""
+    forms = {find_backend(spec.name).FORM for spec in specs}
+    if forms == {"torchscript"}:
+        return "only"
+    if "torchscript" in forms:
+        return "also"
+    return "never" if named or _stand_in(target) is None else "fallback"
+
+
+def takers(
+    chosen: ChosenBackends, target: TargetSpec, exported: ExportedModel, options: Mapping[str, str]
+) -> ChosenBackends:
+    """The backends that can take what the export made: without an ONNX graph the one that loads TorchScript.
+
+    Args:
+        chosen: Before the export.
+        target: Whose backends they are.
+        exported: What was made.
+        options: Of the user, for every variant.
+
+    Raises:
+        UsageError: An option is none of LibTorch's, which takes the place of the others.
+        ToolError: LibTorch's plugin can't be compiled: torch or a compiler is missing.
+        IncompatibleError: The installed torch is another version than the target pins.
+    """
+    if exported.opset is not None:
+        return chosen
+    spec = _stand_in(target)
+    assert spec is not None  # or the export would have failed
+    settings = options_of(spec.name, options, [spec.name, *(other.name for other in chosen.specs)])
+    check_options(spec.name, {**spec.options, **settings})
+    check_plugin(target, spec)
+    return ChosenBackends(specs=(spec,), options={spec.name: settings}, headers=None, notes=chosen.notes)
+
+
+def _stand_in(target: TargetSpec) -> BackendSpec | None:
+    """The target's backend for models that can't be expressed in ONNX."""
+    return next((spec for spec in target.runtime if spec.name == _LIBTORCH), None)
+
+
 def fetch_engines(
     target: TargetSpec, specs: Sequence[BackendSpec], cache: Cache, progress: Progress
 ) -> dict[str, EngineFiles]:
@@ -118,12 +166,15 @@ def build_plugins(
     Raises:
         ToolError: The compiler failed.
     """
-    if chosen.headers is None:
-        return {}
-    licence = chosen.headers.licence
-    return {
-        _TENSORRT: PluginFiles(
-            library=build_plugin(target, chosen.headers, cache, progress),
+    plugins = {
+        spec.name: PluginFiles(library=plugin.build_plugin(target, spec, cache, progress), licences={})
+        for spec in chosen.specs
+        if find_backend(spec.name).FORM == "torchscript"
+    }
+    if chosen.headers is not None:
+        licence = chosen.headers.licence
+        plugins[_TENSORRT] = PluginFiles(
+            library=tensorrt.build_plugin(target, chosen.headers, cache, progress),
             licences={} if licence is None else {"tensorrt-headers.txt": licence},
         )
-    }
+    return plugins

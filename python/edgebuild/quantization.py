@@ -56,7 +56,7 @@ class BackendQuantization:
 
 def quantize_backend(
     exported: ExportedModel,
-    optimized: OptimizedGraph,
+    optimized: OptimizedGraph | None,
     spec: BackendSpec,
     target: TargetSpec,
     options: QuantizeOptions,
@@ -72,7 +72,7 @@ def quantize_backend(
 
     Args:
         exported: The model.
-        optimized: Its float graph for this backend.
+        optimized: Its float graph for this backend; None: it runs as TorchScript, which is not quantised.
         spec: The backend.
         target: Its board.
         options: What is wanted.
@@ -91,6 +91,8 @@ def quantize_backend(
         GateError: Nothing quantised may ship, and it is required.
         UsageError: There is no data, or the decision does not fit.
     """
+    if optimized is None:
+        return _settle(_nothing("it runs the model as TorchScript, and INT8 needs an ONNX graph"), options), False
     schemes = target.quantization.get(spec.name, ())
     if not schemes or optimized.precision == "int8":
         why = "the model is quantised already" if schemes else f"target {target.name} has no scheme for {spec.name}"

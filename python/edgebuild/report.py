@@ -90,7 +90,8 @@ class BuildReport:
         sizes: Bytes of the parts: "archive", "model", "runner", "libraries", "goldens".
         parity: Exported graph against the original.
         passes: What the graph stage did: pass name -> times fired.
-        nodes: Graph nodes before and after.
+        opset: Of the exported ONNX graph; None: there is none, the model runs as TorchScript.
+        nodes: Graph nodes before and after; None likewise.
         assumptions: What was inferred, with the flag that overrides it.
         notes: What else the user should know.
         seconds: Wall time of each stage.
@@ -110,12 +111,12 @@ class BuildReport:
     model: str
     kind: str
     exporter: str
-    opset: int
+    opset: int | None
     signature: Signature
     sizes: Mapping[str, int]
     parity: tuple[OutputCheck, ...]
     passes: Mapping[str, int]
-    nodes: tuple[int, int]
+    nodes: tuple[int, int] | None
     variants: tuple[VariantReport, ...]
     assumptions: tuple[str, ...]
     notes: tuple[str, ...]

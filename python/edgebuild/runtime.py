@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgebuild import _runtime
 from edgebuild.errors import SignatureError
+from edgebuild.installed_torch import find_torch
 from edgebuild.model.signature import Signature, Structure
 
 
@@ -58,6 +59,15 @@ class Cancellation:
         return self._native.cancelled
 
 
+def _engine_folders() -> dict[str, tuple[str, str]]:
+    """Engines that Python has, or may import later, by name: folder of the libraries, and version.
+
+    Two copies of LibTorch can't be in one process, so where the torch package is installed its own libraries serve.
+    """
+    torch = find_torch()
+    return {} if torch is None else {"libtorch": (str(torch.library_folder), torch.version)}
+
+
 class Runner:
     """A loaded model. Any number of threads may use one Runner at once; the GIL is released while it runs.
 
@@ -73,8 +83,12 @@ class Runner:
         cache_dir: Where archives are unpacked; by default ``$XDG_CACHE_HOME/edgebuild/bundles``.
         tuning: False: variants are tried in the target's order, whatever ``edgerun tune`` kept.
 
+    Variants for LibTorch run with the libraries of the installed torch package, imported or not; if that is another version than the
+    bundle's, they are passed over.
+
     Attributes:
         variant: The one that was loaded.
+        keeps_state: Whether the model keeps state from run to run; then this Runner has one state, and its runs wait for each other.
         variant_order: In which order they were tried, and why, e.g. "the target's: not tuned on this machine …".
 
     Raises:
@@ -107,6 +121,7 @@ class Runner:
             state_dir=os.fspath(state_dir or ""),
             cache_dir=os.fspath(cache_dir or ""),
             tuning=tuning,
+            engine_folders=_engine_folders(),
             slow_path=_as_array,
         )
         self._run = self._native.run
@@ -116,6 +131,7 @@ class Runner:
         self.engine_version = self._native.engine_version
         self.variant_order = self._native.variant_order
         self.bundle_id = self._native.bundle_id
+        self.keeps_state = self._native.keeps_state
         self.passed_over = tuple(PassedOver(*entry) for entry in self._native.passed_over)
 
     def run(
@@ -162,6 +178,13 @@ class Runner:
         if not structured:
             return results
         return _rebuild(self.signature.output_structure, list(results.values()))
+
+    def reset(self) -> None:
+        """Put the model's state back to what the bundle holds, once the run in progress has ended.
+
+        Nothing to do for a model that keeps none; see ``keeps_state``.
+        """
+        self._native.reset()
 
     def preprocess(self, name: str, images: ArrayLike) -> NDArray[Any]:
         """Make decoded images into an input, as the bundle's ``preprocessing`` says; calibration did the same.

@@ -28,12 +28,11 @@ def build_report(
 ) -> BuildReport:
     """Puts together what the closing summary says; measures nothing itself. The bundle will lie at ``output``."""
     exported = parts.exported
-    names = list(dict.fromkeys(spec.name for spec, _ in parts.lowered))  # in the order of the graphs
     passes: dict[str, int] = {}
-    for graph in parts.graphs:
+    for graph in parts.graphs.values():
         for name, count in graph.passes.items():
             passes[name] = passes.get(name, 0) + count
-    notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs for note in graph.notes)))
+    notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs.values() for note in graph.notes)))
     notes |= dict.fromkeys(_quantization_notes(quantized))
     if proof.kind is None:
         notes[f"NOT PROVED, the bundle was not run: {proof.reason}{f'; {proof.hint}' if proof.hint else ''}"] = None
@@ -63,7 +62,7 @@ def build_report(
             for p in exported.parity
         ),
         passes={name: count for name, count in passes.items() if count},
-        nodes=parts.graphs[0].nodes,
+        nodes=next((graph.nodes for graph in parts.graphs.values()), None),
         variants=tuple(
             _variant_report(bundle, v, proof, exported.original_latency_ms, _accuracy(v, parts, quantized))
             for v in bundle.manifest.variants
@@ -85,13 +84,13 @@ def build_report(
                 "opset_max": parts.target.backend(name).opset_max,
                 "fused_operators": list(parts.target.backend(name).fused_operators),
             }
-            for name, graph in zip(names, parts.graphs, strict=True)
+            for name, graph in parts.graphs.items()
         },
         proof={"kind": proof.kind, **proof.device}
         | ({} if proof.kind else {"reason": proof.reason, "hint": proof.hint or None}),
         kept={
             "export": exported.directory.name,
-            "graphs": {name: graph.folder.name for name, graph in zip(names, parts.graphs, strict=True)},
+            "graphs": {name: graph.folder.name for name, graph in parts.graphs.items()},
             "quantized": {name: found.kept for name, found in quantized.items() if found.kept is not None},
         },
     )

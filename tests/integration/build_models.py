@@ -44,3 +44,33 @@ class Recurrent(nn.Module):
 class Half(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return (x * 2 + 1).relu()
+
+
+class Growing(nn.Module):
+    """As many steps as the input's values ask for, and a list that grows with them: ONNX has no form for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        kept = [x.sum(0)]
+        steps = 0
+        while steps < 5 and float(x.abs().sum()) > 4.0:
+            _, r = torch.linalg.qr(x)
+            x = torch.tanh(self.layer(x))
+            kept.append(r.abs().sum(0))
+            steps += 1
+        return {"last": x, "kept": torch.stack(kept).sum(0)}
+
+
+class Remembering(nn.Module):
+    """A leaky sum of everything that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("memory", torch.zeros(2, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.memory = self.memory * 0.5 + x
+        return torch.tanh(self.memory) + x

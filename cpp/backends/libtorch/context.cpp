@@ -57,7 +57,11 @@ bool is_shared(const at::Tensor& tensor) { return tensor.use_count() > 1 || tens
 }  // namespace
 
 Context::Context(Model& model)
-    : model_(model), views_(model.inputs().size()), chosen_(model.outputs().size()), scratch_(model.outputs().size()) {
+    : model_(model),
+      module_(model.keeps_state() ? model.module().deepcopy() : model.module()),
+      views_(model.inputs().size()),
+      chosen_(model.outputs().size()),
+      scratch_(model.outputs().size()) {
   stack_.reserve(model.arguments().size() + 1);
 }
 
@@ -93,7 +97,7 @@ eb_status* Context::run(const eb_value* inputs, std::size_t input_count, eb_valu
 
 eb_status* Context::fill_stack(const eb_value* inputs) {
   stack_.clear();
-  stack_.emplace_back(model_.module()._ivalue());
+  stack_.emplace_back(module_._ivalue());
   for (const Argument& argument : model_.arguments()) stack_.push_back(argument.absent);
   for (std::size_t i = 0; i < views_.size(); ++i) {
     if (!model_.inputs()[i]) continue;

@@ -63,6 +63,9 @@ class Model {
   [[nodiscard]] const std::vector<std::string>& output_names() const noexcept { return output_names_; }
   /// Threads of one operator; 0: LibTorch's own choice.
   [[nodiscard]] int threads() const noexcept { return threads_; }
+  /// Whether `forward` may leave something behind in the module. Then each context runs a copy of its own, and this one
+  /// stays as it was loaded.
+  [[nodiscard]] bool keeps_state() const noexcept { return keeps_state_; }
 
  private:
   explicit Model(Backend& backend) noexcept : backend_(backend) {}
@@ -80,6 +83,7 @@ class Model {
   std::vector<std::string> input_names_;
   std::vector<std::string> output_names_;
   int threads_ = 0;
+  bool keeps_state_ = false;
   bool optimize_ = true;
 };
 
@@ -103,7 +107,8 @@ class Context {
   eb_status* prepare_output(std::size_t index, const eb_value& wanted, std::string* too_small);
 
   Model& model_;
-  std::vector<View> views_;  // By input.
+  torch::jit::Module module_;  // The model's own, or a copy that keeps this context's state.
+  std::vector<View> views_;    // By input.
   std::vector<c10::IValue> stack_;
   std::vector<at::Tensor> results_;  // All tensors that `forward` returned.
   std::vector<at::Tensor> chosen_;   // By output.

@@ -119,7 +119,7 @@ eb_status* Model::read_arguments() {
   const auto graph = module_->get_method("forward").graph()->copy();
   torch::jit::Inline(*graph);
   const torch::jit::AliasDb aliases(graph);
-  const bool stateful = keeps_state(*graph->block(), aliases);
+  keeps_state_ = edgebuild::libtorch::keeps_state(*graph->block(), aliases);
   const auto& schema = forward_->getSchema().arguments();
   for (std::size_t i = 1; i < schema.size(); ++i) {  // The first is the module itself.
     Argument argument;
@@ -132,7 +132,7 @@ eb_status* Model::read_arguments() {
     argument.may_be_absent = argument.optional || schema[i].default_value().has_value();
     if (schema[i].default_value()) argument.absent = *schema[i].default_value();
     argument.sequence = type->isSubtypeOf(*c10::ListType::ofTensors());
-    argument.written = stateful || aliases.hasWriters(graph->inputs()[i]);
+    argument.written = keeps_state_ || aliases.hasWriters(graph->inputs()[i]);
     if (!argument.sequence && !type->isSubtypeOf(*c10::TensorType::get()) && !argument.may_be_absent) {
       return plugin::make_error(host(), EB_UNSUPPORTED,
                                 "the model's forward takes " + argument.name + ", a value of type " +

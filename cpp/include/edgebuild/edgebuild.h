@@ -96,6 +96,13 @@ EDGEBUILD_API void eb_runner_free(eb_runner* runner);
 EDGEBUILD_API eb_code eb_runner_run(eb_runner* runner, const eb_value* inputs, size_t input_count, eb_value* outputs,
                                     size_t output_count, const eb_run_options* options);
 
+/// 1: the model keeps state from run to run; then a runner has one state, and its runs wait for each other.
+EDGEBUILD_API uint32_t eb_runner_keeps_state(const eb_runner* runner);
+
+/// Puts the model's state back to what the bundle holds, once the run in progress has ended. EB_OK and nothing to do
+/// for a model that keeps none.
+EDGEBUILD_API eb_code eb_runner_reset(eb_runner* runner);
+
 /// What stops runs from another thread. One serves any number of runs, of any runners, at once and one after another.
 typedef struct eb_cancellation eb_cancellation;
 

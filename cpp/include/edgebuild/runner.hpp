@@ -69,6 +69,12 @@ class EDGEBUILD_API Value {
 /// Lines that edgebuild and the engines say. Default: warnings and errors to stderr.
 using LogFunction = std::function<void(eb_severity severity, std::string_view message)>;
 
+/// An engine that is in this process, or will come into it, by other means than a bundle, e.g. with Python's torch.
+struct EngineFolder {
+  std::string path;     ///< Folder of its libraries, each under its SONAME.
+  std::string version;  ///< E.g. "2.13.0"; what follows a plus sign ("+cpu") names the build and is not compared.
+};
+
 struct LoadOptions {
   std::string backend;         ///< Only variants of this backend; empty: any.
   std::string variant;         ///< Only this variant; empty: any.
@@ -80,6 +86,10 @@ struct LoadOptions {
   std::string state_dir;
   bool tuning = true;     ///< false: variants are tried in the target's order, whatever `edgerun tune` kept.
   std::string cache_dir;  ///< Where archives are unpacked; empty: $XDG_CACHE_HOME/edgebuild/bundles.
+  /// By the engine's name in manifests, e.g. "libtorch": variants whose plugin is linked with that engine use it in
+  /// place of the bundle's own, since two copies of such an engine can't live in one process. It is not hashed; another
+  /// version than the variant's is kIncompatible.
+  std::map<std::string, EngineFolder> engine_folders;
   LogFunction log;
 };
 
@@ -156,6 +166,12 @@ class EDGEBUILD_API Runner {
   /// The bundle's id: 64 hexadecimal digits.
   [[nodiscard]] const std::string& bundle_id() const noexcept;
 
+  /// Whether the model keeps state from run to run. Then this Runner has one state, and its runs wait for each other.
+  [[nodiscard]] bool keeps_state() const noexcept;
+  /// Puts the model's state back to what the bundle holds, once the run in progress has ended. Nothing to do for a
+  /// model that keeps none.
+  [[nodiscard]] Status reset();
+
   /// Runs one inference.
   ///
   /// @param inputs   One value per input, in signature order; not copied; must stay valid until this returns.
@@ -166,7 +182,7 @@ class EDGEBUILD_API Runner {
   /// are
   ///         untouched); kBufferTooSmall, naming the output and the bytes needed; kDeadlineExceeded; kCancelled;
   ///         kInternal if the engine failed (the Runner stays usable).
-  /// Threads: any number at once on one Runner; each call takes a context from its pool.
+  /// Threads: any number at once on one Runner; each call takes a context from its pool (but see keeps_state).
   [[nodiscard]] Status run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options = {});
 
   /// Makes decoded images into the input `name`, as the bundle's `preprocessing` says; calibration does the same.

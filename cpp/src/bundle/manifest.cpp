@@ -105,11 +105,12 @@ void read_format(ManifestReader& reader, const Value& top, Manifest& manifest) {
   manifest.major = kMajor;
   if (const auto features = reader.required(top, "required_features")) {
     manifest.required_features = reader.strings(*features);
-    if (reader.ok() && !manifest.required_features.empty()) {
-      reader.fail(*features,
-                  "the bundle needs " + json::in_quotes(manifest.required_features.front()) +
-                      ", which this reader does not know; use a newer edgebuild",
-                  Code::kIncompatible);
+    for (const std::string& feature : manifest.required_features) {
+      if (!reader.ok() || feature == kKeepsState) continue;
+      reader.fail(
+          *features,
+          "the bundle needs " + json::in_quotes(feature) + ", which this reader does not know; use a newer edgebuild",
+          Code::kIncompatible);
     }
   }
 }

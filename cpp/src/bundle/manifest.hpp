@@ -3,6 +3,7 @@
 #ifndef EDGEBUILD_SRC_BUNDLE_MANIFEST_HPP_
 #define EDGEBUILD_SRC_BUNDLE_MANIFEST_HPP_
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -89,6 +90,9 @@ struct Golden {
   std::vector<GoldenValue> outputs;
 };
 
+/// Name in required_features: the model keeps state from run to run, and the goldens are a sequence of steps.
+inline constexpr std::string_view kKeepsState = "state";
+
 struct Manifest {
   int major = 0;
   int minor = 0;
@@ -105,6 +109,10 @@ struct Manifest {
   std::vector<Golden> goldens;
   std::map<std::string, preprocess::ImageSpec, std::less<>> preprocessing;  ///< By input name.
   std::map<std::string, FileEntry, std::less<>> files;
+
+  [[nodiscard]] bool keeps_state() const noexcept {
+    return std::find(required_features.begin(), required_features.end(), kKeepsState) != required_features.end();
+  }
 };
 
 /// Parses and checks a manifest against every rule of the format that can be checked without the files.

@@ -1,39 +1,11 @@
 #include "runner/model.hpp"
 
+#include "runner/engine.hpp"
 #include "runner/host_api.hpp"
 #include "runner/tuning.hpp"
 
 namespace edgebuild::runner {
 namespace {
-
-Result<const eb_backend_api*> find_backend(const bundle::Bundle& bundle, const bundle::Variant& variant) {
-  if (!variant.plugin) return find_builtin(variant.backend);
-  Result<bundle::FileDescriptor> file = bundle.open_file(*variant.plugin);
-  if (!file.ok()) return file.status();
-  return load_plugin(std::move(file).value(), *variant.plugin, variant.backend);
-}
-
-Result<std::shared_ptr<BackendInstance>> start_backend(const bundle::Bundle& bundle, const bundle::Variant& variant) {
-  Result<const eb_backend_api*> api = find_backend(bundle, variant);
-  if (!api.ok()) return api.status();
-  if (!variant.engine) return open_backend(api.value(), std::nullopt, std::nullopt);
-  const bundle::Engine& engine = *variant.engine;
-  for (const bundle::NeededLibrary& needed : engine.needed) {
-    Result<bundle::FileDescriptor> file = engine.external
-                                              ? bundle.open_external(engine, needed.library, needed.external_file)
-                                              : bundle.open_file(needed.library);
-    if (!file.ok()) return file.status();
-    EDGEBUILD_RETURN_IF_ERROR(load_needed(std::move(file).value(), needed.library));
-  }
-  Result<bundle::FileDescriptor> file =
-      engine.external ? bundle.open_external(engine) : bundle.open_file(engine.library);
-  if (!file.ok()) return file.status();
-  Result<std::string> library = library_path(std::move(file).value());
-  if (!library.ok()) return library.status();
-  Result<std::shared_ptr<BackendInstance>> backend = open_backend(api.value(), library.value(), engine.version);
-  if (!backend.ok()) return backend.status().with_context("engine " + engine.library);
-  return backend;
-}
 
 const TypeSpec& held_by_optional(const TypeSpec& type) noexcept {
   return type.kind == EB_KIND_OPTIONAL && type.element ? *type.element : type;
@@ -51,10 +23,11 @@ DType element_dtype(const TypeSpec& type) noexcept {
 
 Result<std::unique_ptr<LoadedModel>> LoadedModel::load(const bundle::Bundle& bundle, const bundle::Variant& variant,
                                                        const std::map<std::string, std::string>& options,
-                                                       const std::string& state_dir, const Preparing& preparing) {
+                                                       const std::string& state_dir, const Preparing& preparing,
+                                                       const std::map<std::string, EngineFolder>& engine_folders) {
   const Signature& signature = bundle.manifest().signature;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel(signature));
-  Result<std::shared_ptr<BackendInstance>> backend = start_backend(bundle, variant);
+  Result<std::shared_ptr<BackendInstance>> backend = start_backend(bundle, variant, engine_folders);
   if (!backend.ok()) return backend.status();
   loaded->backend_ = std::move(backend).value();
 
@@ -108,7 +81,7 @@ Result<bool> LoadedModel::prepares(const bundle::Bundle& bundle, const bundle::V
     if (!api.ok()) return api.status();
     return (api.value()->features & EB_FEATURE_PREPARE) != 0;
   }
-  Result<std::shared_ptr<BackendInstance>> backend = start_backend(bundle, variant);
+  Result<std::shared_ptr<BackendInstance>> backend = start_backend(bundle, variant, {});
   if (!backend.ok()) return backend.status();
   return (backend.value()->api->features & EB_FEATURE_PREPARE) != 0;
 }
@@ -184,6 +157,17 @@ Status LoadedModel::acquire(Context** out) {
 void LoadedModel::release(Context* context) noexcept {
   const std::lock_guard lock(pool_mutex_);
   idle_.push_back(context);
+}
+
+Status LoadedModel::reset() {
+  std::unique_ptr<Context> fresh;  // Made first: where it can't be, the old state stays.
+  EDGEBUILD_RETURN_IF_ERROR(create_context(&fresh));
+  const std::lock_guard lock(pool_mutex_);
+  contexts_.clear();
+  idle_.clear();
+  contexts_.push_back(std::move(fresh));
+  idle_.push_back(contexts_.back().get());
+  return {};
 }
 
 Status LoadedModel::profile_context(Context** out) {

@@ -44,9 +44,11 @@ class LoadedModel {
   /// @param options    Override the variant's.
   /// @param state_dir  Where a backend keeps what it makes on this machine; empty: the bundle's default one.
   /// @param preparing  More than "nothing" only where prepares() says so.
+  /// @param engine_folders  See LoadOptions.
   static Result<std::unique_ptr<LoadedModel>> load(const bundle::Bundle& bundle, const bundle::Variant& variant,
                                                    const std::map<std::string, std::string>& options,
-                                                   const std::string& state_dir, const Preparing& preparing = {});
+                                                   const std::string& state_dir, const Preparing& preparing = {},
+                                                   const std::map<std::string, EngineFolder>& engine_folders = {});
   /// Whether the variant's backend makes something on this machine before it can run. Opens its plugin and engine.
   static Result<bool> prepares(const bundle::Bundle& bundle, const bundle::Variant& variant);
   /// The verdict on what was made for this model; see eb_backend_api.model_settle.
@@ -62,6 +64,8 @@ class LoadedModel {
   /// Takes a context out of the pool, or makes one.
   Status acquire(Context** out);
   void release(Context* context) noexcept;
+  /// Gives up every context, and with them the state that a model keeps; none may be in use.
+  Status reset();
 
   /// The one context of profiled runs, and its lock: a profile adds up the runs of one context.
   [[nodiscard]] std::mutex& profile_mutex() noexcept { return profile_mutex_; }

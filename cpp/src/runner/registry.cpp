@@ -1,10 +1,8 @@
 #include "runner/registry.hpp"
 
 #include <dlfcn.h>
-#include <sys/stat.h>
 
 #include <cstddef>
-#include <cstring>
 #include <limits>
 #include <map>
 #include <mutex>
@@ -42,11 +40,9 @@ std::string version_of_refusing(eb_backend_query_fn query) {
   return "unknown";
 }
 
-using FileKey = std::pair<dev_t, ino_t>;
-
 struct Registry {
   std::mutex mutex;
-  std::map<FileKey, bundle::FileDescriptor> libraries;
+  std::map<std::string, bundle::FileDescriptor> libraries;  // By SHA-256.
   std::map<std::tuple<const eb_backend_api*, std::string, std::string>, std::weak_ptr<BackendInstance>> backends;
 };
 
@@ -89,23 +85,17 @@ Result<const eb_backend_api*> find_builtin(const std::string& name) {
                                          ") and the variant brings no plugin");
 }
 
-Result<std::string> library_path(bundle::FileDescriptor file) {
-  struct stat info {};
-  if (fstat(file.get(), &info) != 0) {
-    return Status(Code::kIo, std::string("a library's descriptor can't be read: ") + std::strerror(errno));
-  }
+std::string library_path(bundle::FileDescriptor file, const std::string& sha256) {
   Registry& all = registry();
   const std::lock_guard lock(all.mutex);
-  const auto [position, added] = all.libraries.try_emplace({info.st_dev, info.st_ino}, std::move(file));
+  const auto [position, added] = all.libraries.try_emplace(sha256, std::move(file));
   return "/proc/self/fd/" + std::to_string(position->second.get());
 }
 
-Result<const eb_backend_api*> load_plugin(bundle::FileDescriptor file, const std::string& path,
+Result<const eb_backend_api*> load_plugin(const std::string& library, const std::string& path,
                                           const std::string& backend) {
-  Result<std::string> library = library_path(std::move(file));
-  if (!library.ok()) return library.status();
   const std::string what = "plugin " + path;
-  void* const handle = dlopen(library.value().c_str(), RTLD_NOW | RTLD_LOCAL);  // Never closed: see backend_plugin.h.
+  void* const handle = dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL);  // Never closed: see backend_plugin.h.
   if (handle == nullptr) {
     const char* const reason = dlerror();
     return Status(Code::kIncompatible, what + " can't be loaded: " + (reason != nullptr ? reason : "unknown"));
@@ -122,10 +112,8 @@ Result<const eb_backend_api*> load_plugin(bundle::FileDescriptor file, const std
   return api;
 }
 
-Status load_needed(bundle::FileDescriptor file, const std::string& path) {
-  Result<std::string> library = library_path(std::move(file));
-  if (!library.ok()) return library.status();
-  if (dlopen(library.value().c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return {};
+Status load_needed(const std::string& library, const std::string& path) {
+  if (dlopen(library.c_str(), RTLD_NOW | RTLD_LOCAL) != nullptr) return {};
   const char* const reason = dlerror();
   return Status(Code::kIncompatible, path + " can't be loaded: " + (reason != nullptr ? reason : "unknown"));
 }

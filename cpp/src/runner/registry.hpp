@@ -31,22 +31,30 @@ Result<const eb_backend_api*> query_backend(eb_backend_query_fn query, const std
 /// The built-in backend of this name. kIncompatible, naming those that are built in.
 Result<const eb_backend_api*> find_builtin(const std::string& name);
 
-/// Loads a plugin whose bytes behind `file` have been hashed. It stays loaded until the process ends.
-Result<const eb_backend_api*> load_plugin(bundle::FileDescriptor file, const std::string& path,
+/// Loads a plugin. It stays loaded until the process ends.
+///
+/// @param library  As library_path() gave it.
+/// @param path     In the bundle, for messages.
+Result<const eb_backend_api*> load_plugin(const std::string& library, const std::string& path,
                                           const std::string& backend);
 
-/// A path under which dlopen() finds the bytes behind `file` for the rest of the process; the same for the same file.
+/// A path under which dlopen() finds the bytes behind `file` for the rest of the process; the same for the same bytes,
+/// whichever bundle they come from.
 ///
 /// dlopen() remembers a library by the path that it was given. /proc/self/fd/N must therefore never come to mean
-/// another file: descriptors that went to dlopen() are kept open, one for each file.
-Result<std::string> library_path(bundle::FileDescriptor file);
+/// another file: descriptors that went to dlopen() are kept open, one for each content.
+///
+/// @param sha256  What the bytes were found to have.
+std::string library_path(bundle::FileDescriptor file, const std::string& sha256);
 
-/// Loads a library whose bytes behind `file` have been hashed, so that libraries that need it find it by its SONAME. It
-/// stays loaded until the process ends.
+/// Loads a library, so that libraries that need it find it by its SONAME. It stays loaded until the process ends.
 ///
 /// What an engine needs is loaded so, one by one, each after what it needs itself: then the dynamic linker has nothing
 /// left to look for in folders, where nobody has hashed anything.
-Status load_needed(bundle::FileDescriptor file, const std::string& path);
+///
+/// @param library  As library_path() gave it.
+/// @param path     In the bundle, for messages.
+Status load_needed(const std::string& library, const std::string& path);
 
 /// A backend that was created, shared by the runners that use the same engine library.
 struct BackendInstance {

@@ -60,6 +60,8 @@ struct Runner::Impl {
   const bundle::Variant* variant = nullptr;  // the choice's
   runner::LoadedModel* model = nullptr;      // likewise
   std::string engine_version;
+  bool keeps_state = false;
+  std::mutex state_mutex;  // Held by a run of a model that keeps state: it has one context.
 
   explicit Impl(bundle::Bundle opened) : bundle(std::move(opened)) {}
   Status run(std::span<const eb_value> inputs, std::span<eb_value> outputs, const RunOptions& options) {
@@ -126,6 +128,7 @@ Result<Runner> RunnerAccess::open_and_load(const std::string& path, const LoadOp
   impl->variant = impl->choice.variant;
   impl->model = impl->choice.model.get();
   impl->engine_version = impl->model->engine_version();
+  impl->keeps_state = impl->bundle.manifest().keeps_state();
   return Runner(std::move(impl));
 }
 
@@ -168,6 +171,7 @@ const std::string& Runner::backend_name() const noexcept { return impl_->variant
 const std::string& Runner::engine_version() const noexcept { return impl_->engine_version; }
 std::span<const PassedOver> Runner::passed_over() const noexcept { return impl_->choice.passed_over; }
 const std::string& Runner::variant_order() const noexcept { return impl_->choice.order.why; }
+bool Runner::keeps_state() const noexcept { return impl_->keeps_state; }
 const std::string& Runner::bundle_id() const noexcept { return impl_->bundle.id(); }
 
 Status Runner::Impl::run_in(runner::LoadedModel::Context& context, std::span<const eb_value> inputs,
@@ -199,9 +203,20 @@ Status Runner::Impl::choose_context_and_run(std::span<const eb_value> inputs, st
     EDGEBUILD_RETURN_IF_ERROR(model->profile_context(&context));
     return run_in(*context, inputs, outputs, options);
   }
+  std::unique_lock<std::mutex> one_at_a_time;
+  if (keeps_state) one_at_a_time = std::unique_lock(state_mutex);
   Lease lease(*model);
   EDGEBUILD_RETURN_IF_ERROR(lease.take());
   return run_in(lease.context(), inputs, outputs, options);
+}
+
+Status Runner::reset() {
+  if (!impl_->keeps_state) return {};
+  return within_memory([&] {
+    const runner::LogScope scope(impl_->log);
+    const std::lock_guard lock(impl_->state_mutex);
+    return impl_->model->reset();
+  });
 }
 
 Status Runner::run(std::span<const Value> inputs, std::span<Value> outputs, const RunOptions& options) {

@@ -75,7 +75,7 @@ Status load_first(const bundle::Bundle& bundle, const LoadOptions& options, cons
       failure = Status(Code::kIncompatible, *missing + (bundle.manifest().loader ? kOwnLibcAlone : ""));
     } else {
       Result<std::unique_ptr<LoadedModel>> loaded =
-          LoadedModel::load(bundle, *candidate, options.options, options.state_dir);
+          LoadedModel::load(bundle, *candidate, options.options, options.state_dir, {}, options.engine_folders);
       if (loaded.ok()) {
         choice->variant = candidate;
         choice->model = std::move(loaded).value();

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <random>
+#include <thread>
 
 #include "libtorch_bundle.hpp"
 
@@ -241,6 +242,36 @@ TEST_CASE("LibTorch: lists of tensors, absent optionals, defaults and unused inp
     REQUIRE_MESSAGE(status.ok(), status.message());
     CHECK(floats(output) == std::vector<float>{extra ? 10.0F : 6.0F});
   }
+}
+
+TEST_CASE("LibTorch: a module that keeps state has one state a Runner, which reset() puts back") {
+  TorchBundle bundle = one_input("def forward(self, x):\n  self.state.add_(1.0)\n  return x + self.state\n", 1, {10});
+  bundle->manifest()["required_features"] = {"state"};
+  Runner runner = bundle.load();
+  Runner other = bundle.load();
+  CHECK(runner.keeps_state());
+  const auto step = [](Runner& one) { return run_one(one, {0.5F}, {1})[0]; };
+  CHECK(step(runner) == 11.5F);
+  CHECK(step(runner) == 12.5F);
+  CHECK(step(other) == 11.5F);
+  REQUIRE(runner.reset().ok());
+  CHECK(step(runner) == 11.5F);
+  CHECK(step(other) == 12.5F);
+  std::vector<std::thread> threads;
+  for (int id = 0; id < 4; ++id) {
+    threads.emplace_back([&runner, &step] {
+      for (int round = 0; round < 25; ++round) step(runner);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(step(runner) == 112.5F);  // One after the other: no step is lost, and no second state came into being.
+}
+
+TEST_CASE("LibTorch: reset() of a model that keeps no state changes nothing") {
+  Runner runner = one_input("def forward(self, x):\n  return x * 2\n").load();
+  CHECK(!runner.keeps_state());
+  CHECK(runner.reset().ok());
+  CHECK(run_one(runner, {2.0F}, {1})[0] == 4.0F);
 }
 
 }  // namespace

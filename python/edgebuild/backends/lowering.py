@@ -8,7 +8,7 @@ from pathlib import Path
 from edgebuild.backends.candidate import Candidate, LoweredVariant
 from edgebuild.backends.registry import find_backend
 from edgebuild.cache import Cache, content_key, file_sha256
-from edgebuild.export.result import ExportedModel
+from edgebuild.export.result import SCRIPT_FILE, ExportedModel
 from edgebuild.graph.stage import OptimizedGraph, graph_sha256, stage_versions
 from edgebuild.targets import BackendSpec
 
@@ -118,6 +118,23 @@ def lower_float(
 ) -> tuple[LoweredModel, bool]:
     """``lower_model`` of a graph as the graph stage left it."""
     return lower_model(exported, optimized.path, optimized.precision, spec, options, cache, precisions=precisions)
+
+
+def lower_script(
+    exported: ExportedModel, spec: BackendSpec, options: Mapping[str, str], cache: Cache
+) -> tuple[LoweredModel, bool]:
+    """``lower_model`` of an export's TorchScript form."""
+    script = exported.script
+    assert script is not None
+    return lower_model(
+        replace(exported, engine_inputs=script.inputs, engine_outputs=script.outputs),
+        exported.directory / SCRIPT_FILE,
+        script.precision,
+        spec,
+        options,
+        cache,
+        tolerances=script.tolerances,
+    )
 
 
 def _versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from edgebuild.errors import InternalError
 
 NAME = "onnxruntime"
 ENGINE: str | None = "onnxruntime"
+FORM = "onnx"
 LOWERING = "4"
 OPTIONS: dict[str, tuple[str, ...]] = {
     "intra_op_threads": (),

@@ -12,7 +12,7 @@ from edgebuild.errors import UsageError
 MOST_THREADS = 1024
 """Of an option that is a number of threads."""
 
-_MODULES = {"onnxruntime": "edgebuild.backends.onnxruntime", "tensorrt": "edgebuild.backends.tensorrt"}
+_MODULES = {name: f"edgebuild.backends.{name}" for name in ("onnxruntime", "libtorch", "tensorrt")}
 
 
 class Backend(Protocol):
@@ -21,6 +21,9 @@ class Backend(Protocol):
     NAME: str
     ENGINE: str | None
     """The engine whose library the bundle carries (native/engines.toml); None: none."""
+
+    FORM: str
+    """What it is lowered from: "onnx" or "torchscript"."""
 
     LOWERING: str
     """Changes whenever ``lower`` would give other bytes; part of the cache key."""

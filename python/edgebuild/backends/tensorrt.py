@@ -10,6 +10,7 @@ NAME = "tensorrt"
 ENGINE: str | None = None
 """The board's own system brings it."""
 
+FORM = "onnx"
 LOWERING = "1"
 OPTIONS: dict[str, tuple[str, ...]] = {
     "workspace_mib": (),

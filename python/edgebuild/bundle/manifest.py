@@ -12,7 +12,10 @@ from edgebuild.bundle import strict_json
 from edgebuild.model.signature import Signature
 
 FORMAT_MAJOR = 1
-KNOWN_FEATURES: frozenset[str] = frozenset()
+KEEPS_STATE = "state"
+"""The model keeps state from run to run, and the goldens are a sequence of steps."""
+
+KNOWN_FEATURES = frozenset({KEEPS_STATE})
 """Names in ``required_features`` that this reader understands."""
 
 Speed = Literal["measured", "unproved"]

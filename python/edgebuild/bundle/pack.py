@@ -12,7 +12,16 @@ from typing import Any
 from edgebuild.backends.candidate import LoweredVariant
 from edgebuild.backends.lowering import LoweredModel
 from edgebuild.bundle.atomic import atomic_file, from_os_error, moved_file
-from edgebuild.bundle.manifest import Engine, ExternalLibrary, Loader, Requirements, Target, Tolerance, Variant
+from edgebuild.bundle.manifest import (
+    KEEPS_STATE,
+    Engine,
+    ExternalLibrary,
+    Loader,
+    Requirements,
+    Target,
+    Tolerance,
+    Variant,
+)
 from edgebuild.bundle.paths import to_segment
 from edgebuild.bundle.reader import Bundle, GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
@@ -44,13 +53,13 @@ class PackedParts:
     """What goes into a bundle: the results of the stages before.
 
     ``measured`` says whether the variants' speed is measured on this machine before the bundle is published; ``quantization`` is
-    the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name; ``plugins``
-    are the backends, by name, that are no part of the runner.
+    the manifest's summary of how quantised variants were calibrated, by backend; ``preprocessing`` its key of that name; ``graphs`` are
+    by backend, of those that load ONNX; ``plugins`` are the backends, by name, that are no part of the runner.
     """
 
     exported: ExportedModel
     target: TargetSpec
-    graphs: tuple[OptimizedGraph, ...]
+    graphs: Mapping[str, OptimizedGraph]
     lowered: tuple[tuple[BackendSpec, LoweredModel], ...]
     engines: Mapping[str, EngineFiles]
     runner: Path
@@ -97,6 +106,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
         producer=exported.producer,
         quantization=parts.quantization or None,
         preprocessing=parts.preprocessing,
+        required_features=(KEEPS_STATE,) if exported.keeps_state else (),
     )
 
 
@@ -276,7 +286,7 @@ def _files(parts: PackedParts) -> list[BundleFile]:
             libraries[path.name] = BundleFile(path=f"lib/{path.name}", source=path, executable=program)
         if bundled or layout.system:
             licences.update(engine.licences)
-    for plugin in parts.plugins.values():
+    for plugin in parts.plugins.values():  # also in a thin bundle: it is of this runner, and small
         libraries[plugin.library.name] = BundleFile(path=f"lib/{plugin.library.name}", source=plugin.library)
         licences.update(plugin.licences)
     files += libraries.values()

@@ -15,7 +15,7 @@ from edgebuild.cli.output import size_text
 from edgebuild.errors import EdgebuildError, ToolError
 from edgebuild.machine import machine_arch
 from edgebuild.report import Progress
-from edgebuild.targets import TargetSpec
+from edgebuild.targets import BackendSpec, TargetSpec
 
 State = Literal["ok", "missing", "absent"]
 
@@ -88,7 +88,11 @@ def target_checks(target: TargetSpec) -> list[Check]:
     except EdgebuildError as error:
         state, found, get = "missing", error.message, error.hint or "correct [toolchain] of the target's file"
     checks = [Check(name="toolchain", state=state, needed_for="runners", found=found, get=get)]
-    checks += [_engine(target, backend.name, backend.version) for backend in target.runtime]
+    for backend in target.runtime:
+        if backend.name == "libtorch":
+            checks.append(_libtorch(target, backend))
+        else:
+            checks.append(_engine(target, backend.name, backend.version))
     return [*checks, _runner(target), _emulator(target)]
 
 
@@ -137,6 +141,7 @@ def fetch(target: TargetSpec, progress: Progress) -> None:
     for backend in target.runtime:
         if backend.name == "tensorrt":
             _fetch_tensorrt(target, cache, progress)
+        if backend.name == "tensorrt" or backend.on_demand:
             continue
         progress.stage("engine", f"{backend.name} {backend.version} for {target.soc.arch}")
         try:
@@ -288,6 +293,22 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
         return Check(name=f"{name} {version}", state="ok", needed_for=what, found=f"in the cache: {pin.origin}")
     get = f"{FIRST_BUILD} downloads it ({pin.origin})"
     return Check(name=f"{name} {version}", state="absent", needed_for=what, found="", get=get)
+
+
+def _libtorch(target: TargetSpec, backend: BackendSpec) -> Check:
+    """Whether LibTorch's plugin could be compiled: only models that can't be expressed in ONNX need it."""
+    from edgebuild.native.libtorch import require_torch
+    from edgebuild.native.plugin import find_compilers
+
+    name, what = f"{backend.name} {backend.version}", "TorchScript"
+    try:
+        torch = require_torch(backend.version, target.soc.arch)
+        compilers = find_compilers(target)
+    except EdgebuildError as error:
+        state: State = "absent" if backend.on_demand else "missing"
+        return Check(name=name, state=state, needed_for=what, found=error.message, get=error.hint or "")
+    found = f"torch {torch.version}; its plugin is compiled with {_version(str(compilers.cxx))} at {compilers.cxx}"
+    return Check(name=name, state="ok", needed_for=what, found=found)
 
 
 def _tensorrt(target: TargetSpec, version: str) -> Check:

@@ -32,7 +32,7 @@ def pack(target: str, folder: Path, backends: tuple[str, ...], as_json: bool, ve
     from edgebuild.targets import load_target
 
     spec = load_target(target)
-    chosen = [spec.backend(name) for name in backends] or list(spec.runtime)
+    chosen = [spec.backend(name) for name in backends] or [b for b in spec.runtime if not b.on_demand]
     engines: list[dict[str, object]] = []
     skipped: list[str] = []
     if folder.exists() and not folder.is_dir():

@@ -1,6 +1,6 @@
 """The closing summary of a build, as lines of text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from edgebuild.cli import output
@@ -21,10 +21,12 @@ def summary(report: BuildReport, *, verbose: bool = False) -> list[str]:
     lines += _field("model", f"{report.model}: {report.kind}")
     lines += _field("target", report.target)
     lines += _signature(report)
-    lines += _field("export", f"{report.exporter}, ONNX opset {report.opset}")
+    form = "no ONNX graph" if report.opset is None else f"ONNX opset {report.opset}"
+    lines += _field("export", f"{report.exporter}, {form}")
     for exporter, error in report.attempts if verbose else ():
         lines += _field("", f"before, {exporter} failed: {error}")
-    lines += _field("graph", _graph(report))
+    if report.nodes is not None:
+        lines += _field("graph", _graph(report.nodes, report.passes))
     lines += _int8(report)
     lines += _field("parity", _checks(report.parity, "exported model against the original"))
     if verbose:
@@ -67,9 +69,9 @@ def _int8(report: BuildReport) -> list[str]:
     return lines
 
 
-def _graph(report: BuildReport) -> str:
-    before, after = report.nodes
-    fired = [f"{name} {count}" for name, count in report.passes.items() if count]
+def _graph(sizes: tuple[int, int], passes: Mapping[str, int]) -> str:
+    before, after = sizes
+    fired = [f"{name} {count}" for name, count in passes.items() if count]
     nodes = f"{before} -> {after} nodes" if before != after else f"{after} nodes, none to spare"
     return f"{nodes}; {', '.join(fired)}" if fired else nodes
 
@@ -185,6 +187,7 @@ def _notes(report: BuildReport) -> list[str]:
             f"speed unproved: {', '.join(unproved)}: this machine's times say nothing about the CPUs that {'they are' if len(unproved) > 1 else 'it is'} "
             "for; `edgerun tune` on the board measures, and the fastest is tried first from then on"
         )
-    if not report.quantization and not any(variant.precision == "int8" for variant in report.variants):
+    float_alone = not any(variant.precision == "int8" for variant in report.variants)
+    if report.opset is not None and not report.quantization and float_alone:
         notes.append("all variants are float; for INT8 add: --int8 --calib FOLDER (docs/quantization.md)")
     return notes

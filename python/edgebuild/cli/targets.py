@@ -70,10 +70,12 @@ def _show(spec: TargetSpec) -> None:
             f"{accelerator.kind}, compute capability {accelerator.compute_capability}, CUDA {accelerator.cuda}{tensorrt}",
         )
     for number, backend in enumerate(spec.runtime, 1):
+        limit = "TorchScript" if backend.opset_max is None else f"opset {backend.opset_max} or lower"
         options = "".join(f", {key}={value}" for key, value in backend.options.items())
+        options += ", where asked for or nothing else will do" if backend.on_demand else ""
         line(
             "backends" if number == 1 else "",
-            f"{backend.name} {backend.version}, opset {backend.opset_max} or lower{options}",
+            f"{backend.name} {backend.version}, {limit}{options}",
         )
     line("precisions", f"{', '.join(spec.precision.supported)}; without a flag {spec.precision.default}")
     first = True

@@ -100,6 +100,9 @@ def open_subject(bundle: Bundle, report: Path | None, cache: Cache) -> Subject:
     if not isinstance(data.get("graphs"), dict) or not isinstance(data.get("kept"), dict):
         msg = f"{path}: the report says nothing about graph passes: it is from an older version of edgebuild"
         raise UsageError(msg, hint=_AGAIN)
+    if not data["graphs"]:
+        msg = f"{bundle.path}: there is no ONNX graph to explain: LibTorch runs the model as TorchScript"
+        raise UsageError(msg, hint="the report beside the bundle says why no graph could be made")
     return Subject(bundle=bundle, report=data, cache=cache)
 
 

@@ -124,6 +124,7 @@ def run_chain(
     judge: Callable[[ir.Model], Judged],
     progress: Callable[[str], None],
     reset: Callable[[], None] = lambda: None,
+    attempts: list[Attempt] | None = None,
 ) -> tuple[str, int, Judged, tuple[Attempt, ...]]:
     """Tries exporters until one's graph is valid and computes what the original does.
 
@@ -134,6 +135,7 @@ def run_chain(
         judge: Finishes, writes and compares a graph; raises if it is not to be taken.
         progress: Told each exporter's name.
         reset: Puts the model's own state (counters, running values) back to what the file holds.
+        attempts: Is added to with every exporter that was tried, also where none holds.
 
     Returns:
         The exporter's name, the opset, what ``judge`` returned, and all attempts.
@@ -142,7 +144,7 @@ def run_chain(
         GateError: Graphs were made, but none computes what the original does.
         ModelError: No exporter made a graph.
     """
-    attempts: list[Attempt] = []
+    attempts = [] if attempts is None else attempts
     wrong: Exception | None = None
     for exporter in exporters(source):
         allowed = [opset for opset in exporter.opsets if opset <= opset_max]
@@ -319,7 +321,7 @@ def _ts2ep(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
 
 
 def _torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
-    with _no_decisions():
+    with no_decisions():
         return _frozen_torchscript(source, opset, scratch)
 
 
@@ -331,7 +333,7 @@ def _frozen_torchscript(source: ModelSource, opset: int, scratch: Path) -> ir.Mo
 
 
 @contextlib.contextmanager
-def _no_decisions() -> Iterator[None]:
+def no_decisions() -> Iterator[None]:
     """Refuses a trace in which Python decided by the value of a tensor."""
     import torch
 
@@ -354,7 +356,7 @@ def _short(filename: str) -> str:
 
 
 def _traced(source: ModelSource, opset: int, scratch: Path) -> ir.Model:
-    with _no_decisions():
+    with no_decisions():
         return _frozen(source, opset, scratch)
 
 

@@ -57,21 +57,25 @@ def output_specs(
     symbols: Mapping[str, SymbolRange],
     samples: Sequence[Inputs],
     expected: Sequence[Sequence[Array]],
-    model: ir.Model,
+    model: ir.Model | None,
+    *,
+    sized_by_data: bool = False,
 ) -> tuple[ValueSpec, ...]:
     """Dtype and shape of each output.
 
     An axis that had one size in all samples has that size, unless the graph computes shapes from data; one that always had a
-    symbol's size is that symbol; any other is unknown.
+    symbol's size is that symbol; any other is unknown. Where there is no graph (None), ``sized_by_data`` says whether sizes come from data.
     """
-    data_dependent = any(node.op_type in _DATA_DEPENDENT for node in model.graph.all_nodes())
+    data_dependent = sized_by_data
+    if model is not None:
+        data_dependent = any(node.op_type in _DATA_DEPENDENT for node in model.graph.all_nodes())
     sizes = [symbol_sizes(inputs, sample) for sample in samples]
     specs = []
     for position, name in enumerate(names):
         arrays = [outputs[position] for outputs in expected]
         shape: tuple[Dim, ...] | None = None
         if len({array.ndim for array in arrays}) == 1:
-            told = model.graph.outputs[position].shape
+            told = None if model is None else model.graph.outputs[position].shape
             dims: list[Dim] = []
             for axis in range(arrays[0].ndim):
                 seen = [array.shape[axis] for array in arrays]

@@ -2,6 +2,7 @@
 
 DIR/exported.json     this class as JSON
 DIR/model.onnx        the exported graph; weights of 256 MiB or more lie in model.onnx.data beside it
+                      absent if no exporter could make one and the TorchScript form stands in for it
 DIR/model.ts          TorchScript form, if asked for (no debug files, fixed top folder)
 DIR/samples/I.npz     input set I and the original model's outputs: keys "in.J" and "out.J" by signature index;
                       types that numpy lacks as raw uint8/uint16 arrays of the element's width
@@ -14,6 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.model.signature import Signature
+
+SCRIPT_FILE = "model.ts"
+NO_GRAPH = "no ONNX graph, so the model runs as TorchScript through LibTorch"
+"""How the note begins that says so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +46,48 @@ class OutputParity:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScriptForm:
+    """The TorchScript form, ``model.ts``.
+
+    Args:
+        origin: How it came about, e.g. "torch.jit.script".
+        inputs: Names of ``forward``'s arguments, in signature order.
+        outputs: For each output its number among the tensors that ``forward`` returns.
+        precision: What most weights are stored in, by the manifest's names.
+        parity: Against the original, for each output.
+        tolerances: (atol, rtol) for each output by name.
+    """
+
+    origin: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    precision: str
+    parity: tuple[OutputParity, ...]
+    tolerances: Mapping[str, tuple[float, float]]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "origin": self.origin,
+            "inputs": list(self.inputs),
+            "outputs": list(self.outputs),
+            "precision": self.precision,
+            "parity": [{**vars(p), "index": list(p.index)} for p in self.parity],
+            "tolerances": {name: list(pair) for name, pair in self.tolerances.items()},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "ScriptForm":
+        return cls(
+            origin=data["origin"],
+            inputs=tuple(data["inputs"]),
+            outputs=tuple(data["outputs"]),
+            precision=data["precision"],
+            parity=tuple(OutputParity(**{**p, "index": tuple(p["index"])}) for p in data["parity"]),
+            tolerances={name: (pair[0], pair[1]) for name, pair in data["tolerances"].items()},
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExportedModel:
     """Result of the export stage.
 
@@ -52,7 +99,7 @@ class ExportedModel:
         engine_inputs: The graph's name for each input of the signature; None if the graph does not use it.
         engine_outputs: The graph's name for each output.
         exporter: The exporter whose graph it is, e.g. "torch.export", "torchscript", "onnx" (nothing to do).
-        opset: Of the default domain.
+        opset: Of the default domain; None: there is no ONNX graph, and names, parity and tolerances are those of ``script``.
         attempts: Every exporter that was tried, in order.
         parity: For each output.
         tolerances: (atol, rtol) for each output by name, derived from dtype and depth; what the bundle's goldens are held to.
@@ -61,6 +108,9 @@ class ExportedModel:
         notes: What was changed or found.
         original_latency_ms: Median of one inference of the original on sample 0, one thread; None if not measured.
         producer: Versions of what took part.
+        script: The TorchScript form; None: there is none.
+        keeps_state: Whether the model keeps state from run to run; then the samples are a sequence of steps from the state that the
+            file holds.
     """
 
     directory: Path
@@ -70,7 +120,7 @@ class ExportedModel:
     engine_inputs: tuple[str | None, ...]
     engine_outputs: tuple[str, ...]
     exporter: str
-    opset: int
+    opset: int | None
     attempts: tuple[Attempt, ...]
     parity: tuple[OutputParity, ...]
     tolerances: Mapping[str, tuple[float, float]]
@@ -79,6 +129,8 @@ class ExportedModel:
     notes: tuple[str, ...]
     original_latency_ms: float | None
     producer: Mapping[str, str]
+    script: ScriptForm | None = None
+    keeps_state: bool = False
 
     @property
     def onnx(self) -> Path:
@@ -102,6 +154,8 @@ class ExportedModel:
             "notes": list(self.notes),
             "original_latency_ms": self.original_latency_ms,
             "producer": dict(self.producer),
+            "script": None if self.script is None else self.script.to_json(),
+            "keeps_state": self.keeps_state,
         }
         (self.directory / "exported.json").write_text(json.dumps(data, indent=2), encoding="utf-8")
 
@@ -126,4 +180,6 @@ class ExportedModel:
             notes=tuple(data["notes"]),
             original_latency_ms=data["original_latency_ms"],
             producer=data["producer"],
+            script=None if data["script"] is None else ScriptForm.from_json(data["script"]),
+            keeps_state=data["keeps_state"],
         )

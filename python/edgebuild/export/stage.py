@@ -6,24 +6,29 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from edgebuild.errors import GateError, ModelError
+from edgebuild.errors import EdgebuildError, GateError, ModelError
 from edgebuild.export import parity as parity_module
-from edgebuild.export.arrays import Array, dtype_name, is_float, raw_bits, to_numpy, to_torch
+from edgebuild.export.arrays import Array, dtype_name, raw_bits, to_numpy, to_torch
 from edgebuild.export.chain import Judged, run_chain
 from edgebuild.export.finish import finish
 from edgebuild.export.flat import flat_module
+from edgebuild.export.judge import compare_with_original
 from edgebuild.export.outputs import output_names, output_specs
-from edgebuild.export.parity import DisagreementError, EngineModel, check_parity, derive_tolerances, explain
-from edgebuild.export.result import Attempt, ExportedModel
+from edgebuild.export.parity import EngineModel
+from edgebuild.export.result import NO_GRAPH, Attempt, ExportedModel
+from edgebuild.export.script_stage import JudgedScript, make_script
+from edgebuild.export.sequence import find_sequence
 from edgebuild.export.tolerance import output_depths
 from edgebuild.export.write import write_onnx
-from edgebuild.model.probe import State
+from edgebuild.model.probe import CHANGES_STATE, State
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import DTYPES, Signature, Structure
 from edgebuild.model.source import Inputs, ModelKind, ModelSource
@@ -68,24 +73,44 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
     _check_structure(source, structure)
     _check_dtypes(names, expected[0])
 
+    steps = None if request.torchscript == "never" or onnx_model is not None else find_sequence(source, expected, state)
     judge = _Judge(source, request, directory, names, expected, reference, progress)
-    attempts: tuple[Attempt, ...]
-    with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as scratch:
-        if onnx_model is not None:
-            from edgebuild.export.exporters.onnx_file import take_over
-
-            judged = take_over(onnx_model, judge)
-            exporter, attempts = "onnx", (Attempt(exporter="onnx", error=None),)
-            opset = int(judged.model.opset_imports[""])
-        else:
-            exporter, opset, judged, attempts = run_chain(
-                source,
-                request.opset_max,
-                Path(scratch),
-                judge,
-                lambda name: progress(f"exporting with {name}"),
-                reset=state.restore,
-            )
+    graph: _Graph | None = None
+    refused: EdgebuildError | None = None
+    attempts: list[Attempt] = []
+    if steps is not None:
+        refused = ModelError(f"forward changes {', '.join(steps.attributes)}, and later outputs depend on it")
+        source, expected = replace(source, samples=steps.samples), list(steps.expected)
+    elif request.torchscript != "only":
+        try:
+            graph = _make_graph(source, request, directory, onnx_model, judge, progress, state, attempts)
+        except (ModelError, GateError) as error:
+            if request.torchscript == "never" or onnx_model is not None:
+                raise
+            refused = error
+    script: JudgedScript | None = None
+    if request.torchscript in ("only", "also") or refused is not None:
+        progress("TorchScript for LibTorch")
+        state.restore()
+        try:
+            script = make_script(source, request, directory, names, expected, None if steps is not None else reference)
+        except (ModelError, GateError) as error:
+            if refused is None:
+                raise
+            msg = f"{refused.message}; nor as TorchScript through LibTorch: {error.message}"
+            raise type(refused)(msg, hint=refused.hint) from error
+    notes = [note for note in source.notes if steps is None or not note.startswith(CHANGES_STATE)]
+    keeps_state = script is not None and graph is None and (steps is not None or script.keeps_state)
+    if keeps_state:
+        notes.append(
+            "the model keeps state: a Runner has one, its runs wait for each other, and reset() puts it back to what the file "
+            f"holds; the goldens are {len(source.samples)} steps in a row"
+        )
+    if graph is None:
+        (directory / "model.onnx").unlink(missing_ok=True)
+        (directory / "model.onnx.data").unlink(missing_ok=True)
+    if refused is not None:
+        notes.append(f"{NO_GRAPH}: {refused.message.partition('; tried ')[0]}")
     _write_samples(directory, source, expected)
     result = ExportedModel(
         directory=directory,
@@ -93,25 +118,91 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
         kind=source.kind.value,
         signature=Signature(
             inputs=source.inputs,
-            outputs=output_specs(names, source.inputs, source.symbols, source.samples, expected, judged.model),
+            outputs=output_specs(
+                names,
+                source.inputs,
+                source.symbols,
+                source.samples,
+                expected,
+                None if graph is None else graph.judged.model,
+                sized_by_data=script is not None and script.sized_by_data,
+            ),
             symbols=source.symbols,
             output_structure=structure,
         ),
-        engine_inputs=judged.engine_inputs,
-        engine_outputs=judged.engine_outputs,
-        exporter=exporter,
-        opset=opset,
-        attempts=attempts,
-        parity=judged.parity,
-        tolerances=judged.tolerances,
+        **_taken(graph, script, attempts),
         sample_count=len(source.samples),
         assumptions=source.assumptions,
-        notes=(*source.notes, *judged.notes),
+        notes=(*notes, *(graph.judged.notes if graph else ()), *(script.notes if script else ())),
         original_latency_ms=_latency_ms(source) if request.time_original else None,
         producer=producer_versions(),
+        script=None if script is None else script.form,
+        keeps_state=keeps_state,
     )
     result.write()
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Graph:
+    """An ONNX graph that was taken, and how it came about."""
+
+    judged: Judged
+    exporter: str
+    opset: int
+
+
+def _make_graph(
+    source: ModelSource,
+    request: ModelRequest,
+    directory: Path,
+    onnx_model: ir.Model | None,
+    judge: "_Judge",
+    progress: Progress,
+    state: State,
+    attempts: list[Attempt],
+) -> _Graph:
+    if onnx_model is not None:
+        from edgebuild.export.exporters.onnx_file import take_over
+
+        judged = take_over(onnx_model, judge)
+        attempts.append(Attempt(exporter="onnx", error=None))
+        return _Graph(judged=judged, exporter="onnx", opset=int(judged.model.opset_imports[""]))
+    with tempfile.TemporaryDirectory(dir=directory, prefix=".scratch-") as scratch:
+        exporter, opset, judged, _ = run_chain(
+            source,
+            request.opset_max,
+            Path(scratch),
+            judge,
+            lambda name: progress(f"exporting with {name}"),
+            reset=state.restore,
+            attempts=attempts,
+        )
+    return _Graph(judged=judged, exporter=exporter, opset=opset)
+
+
+def _taken(graph: _Graph | None, script: JudgedScript | None, attempts: Sequence[Attempt]) -> dict[str, Any]:
+    """What an ExportedModel says of the form that it is judged by: the graph, else the TorchScript form."""
+    if graph is not None:
+        return {
+            "engine_inputs": graph.judged.engine_inputs,
+            "engine_outputs": graph.judged.engine_outputs,
+            "exporter": graph.exporter,
+            "opset": graph.opset,
+            "attempts": tuple(attempts),
+            "parity": graph.judged.parity,
+            "tolerances": graph.judged.tolerances,
+        }
+    assert script is not None
+    return {
+        "engine_inputs": script.form.inputs,
+        "engine_outputs": script.form.outputs,
+        "exporter": script.form.origin,
+        "opset": None,
+        "attempts": tuple(attempts),
+        "parity": script.form.parity,
+        "tolerances": script.form.tolerances,
+    }
 
 
 def _unseeded(source: ModelSource) -> Callable[[Inputs], list[Array]]:
@@ -175,45 +266,19 @@ class _Judge:
         engine_inputs: tuple[str | None, ...],
         engine_outputs: tuple[str, ...],
     ) -> Judged:
-        names, source, expected = self._names, self._source, self._expected
-        dtypes = {out: dtype_name(array) for out, array in zip(engine_outputs, expected[0], strict=True)}
+        dtypes = {out: dtype_name(array) for out, array in zip(engine_outputs, self._expected[0], strict=True)}
         depths = output_depths(model, dtypes)
-        relative = {name: depths[out].relative for name, out in zip(names, engine_outputs, strict=True)}
-        if self._request.parity_tolerance is not None:
-            tolerances = {
-                name: self._request.parity_tolerance if is_float(dtypes[out]) else (0.0, 0.0)
-                for name, out in zip(names, engine_outputs, strict=True)
-            }
-        else:
-            tolerances = derive_tolerances(names, expected, relative)
-        input_names = [spec.name for spec in source.inputs]
-        results = check_parity(engine.run, names, input_names, source.samples, expected, tolerances)
-        notes: list[str] = []
-        # A tolerance that the user gave is the user's: nothing widens it.
-        if not all(result.passed for result in results) and self._request.parity_tolerance is None:
-            # The model itself may be that sensitive: near-ties in top-k, rounding, a difference of large numbers.
-            moved = parity_module.own_variation(self._reference, source.samples, expected, self._request.seed)
-            widened = dict(tolerances)
-            for result, variation, name in zip(results, moved, names, strict=True):
-                bound = 4.0 * variation if is_float(dtype_name(expected[0][names.index(name)])) else variation
-                if result.passed or not 0 < variation < float("inf"):
-                    continue
-                widened[name] = (max(tolerances[name][0], bound), tolerances[name][1])
-                notes.append(
-                    f"output {name} is ill-conditioned or has near-ties: inputs that differ in the last place only change "
-                    f"the original's own result by {variation:.3g}; its tolerance is {widened[name][0]:.3g}"
-                )
-            tolerances = widened
-            results = check_parity(engine.run, names, input_names, source.samples, expected, tolerances)
-        if not all(result.passed for result in results):
-            raise DisagreementError(explain(results), results)
+        relative = {name: depths[out].relative for name, out in zip(self._names, engine_outputs, strict=True)}
+        results, tolerances, notes = compare_with_original(
+            self._source, self._request, self._names, self._expected, self._reference, engine.run, relative
+        )
         return Judged(
             engine_inputs=engine_inputs,
             engine_outputs=engine_outputs,
             model=model,
             parity=results,
             tolerances=tolerances,
-            notes=tuple(notes),
+            notes=notes,
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.targets import BackendSpec
+from edgebuild.targets.spec import lowest_opset
 
 _STAGE = "4"
 
@@ -81,7 +82,7 @@ def _optimize(onnx: Path, spec: BackendSpec, folder: Path) -> None:
 
     result = optimize(
         load_model(onnx),
-        target_opset_max=spec.opset_max,
+        target_opset_max=lowest_opset([spec]),
         fused_operators=spec.fused_operators,
         backend_name=f"{spec.name} {spec.version}",
     )

@@ -46,6 +46,10 @@ _PICKING = [
 ]
 
 
+CHANGES_STATE = "forward changes the model's own state"
+"""How the note begins that says so."""
+
+
 class State:
     """The buffers and tensor attributes of a module, and a way back to them.
 
@@ -108,7 +112,8 @@ def _attributes(owner: Any) -> list[tuple[str, Any]]:
         names = [n for n in _script_names(owner) if n not in known]
         for name in names:
             value = getattr(owner, name, None)
-            if isinstance(value, torch.Tensor | int | float) and name != "training":
+            plain = isinstance(value, torch.Tensor | int | float) or value is None
+            if plain and name != "training":
                 found.append((name, value))
         return found
     skip = {"training", "dump_patches", "call_super_init"}
@@ -177,7 +182,7 @@ def behaviour(call: Call, module: Any, state: State, samples: Sequence[Inputs]) 
             f"output {_list(stateful)} depends on it" if stateful else "the outputs do not depend on it in two runs"
         )
         notes.append(
-            f"forward changes the model's own state ({what}); {effect}; the bundle always starts from the saved state, so "
+            f"{CHANGES_STATE} ({what}); {effect}; the bundle always starts from the saved state, so "
             "make the state an input and an output to carry it from run to run"
         )
     elif stateful and not random:

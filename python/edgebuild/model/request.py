@@ -31,6 +31,10 @@ class DynamicRequest:
     step: int | None = None
 
 
+TORCHSCRIPT_FORMS = ("never", "fallback", "also", "only")
+"""Fallback: where no exporter makes an ONNX graph that holds. Also: beside one. Only: instead of one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelRequest:
     """One model as asked for.
@@ -48,6 +52,7 @@ class ModelRequest:
         opset_max: Highest ONNX opset that every backend of the target supports.
         seed: Of all random inputs.
         time_original: Whether to measure the original's latency.
+        torchscript: Whether the TorchScript form is wanted: one of ``TORCHSCRIPT_FORMS``.
     """
 
     path: str | None
@@ -62,6 +67,7 @@ class ModelRequest:
     opset_max: int = 26
     seed: int = 0
     time_original: bool = True
+    torchscript: str = "never"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -88,6 +94,7 @@ class ModelRequest:
             "opset_max": self.opset_max,
             "seed": self.seed,
             "time_original": self.time_original,
+            "torchscript": self.torchscript,
         }
 
     @classmethod
@@ -108,4 +115,5 @@ class ModelRequest:
             opset_max=data["opset_max"],
             seed=data["seed"],
             time_original=data["time_original"],
+            torchscript=data["torchscript"],
         )

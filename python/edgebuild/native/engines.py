@@ -55,6 +55,7 @@ class EnginePin:
         member: The library's path in the wheel.
         licences: Paths in the wheel.
         debian: None if it comes from PyPI.
+        needed: SONAMEs of what lies beside the library in its package and is needed by it, each after what it needs itself.
     """
 
     engine: str
@@ -69,12 +70,15 @@ class EnginePin:
     member: str = ""
     licences: tuple[str, ...] = ()
     debian: DebianEngine | None = None
+    needed: tuple[str, ...] = ()
 
     @property
     def origin(self) -> str:
         """Where it is fetched from, in a few words."""
         if self.debian:
             return f"Debian packages ({self.debian.arch})"
+        if not self.member:
+            return f"the installed {self.distribution} package"
         return f"{self.distribution}, {self.platform}"
 
 
@@ -127,7 +131,7 @@ def engine_pin(engine: str, version: str, arch: str) -> EnginePin:
         version=version,
         arch=arch,
         soname=entry["soname"],
-        sha256=entry["sha256"],
+        sha256=entry.get("sha256", ""),
         glibc=entry["glibc"],
         glibcxx=entry["glibcxx"],
         distribution=entry.get("distribution", ""),
@@ -135,6 +139,7 @@ def engine_pin(engine: str, version: str, arch: str) -> EnginePin:
         member=entry.get("member", ""),
         licences=tuple(entry.get("licences", ())),
         debian=debian,
+        needed=tuple(entry["libraries"]) if entry["source"] == "torch" else (),
     )
 
 
@@ -146,6 +151,10 @@ def fetch_engine(pin: EnginePin, cache: Cache, progress: Progress | None = None)
     """
     if pin.debian:
         return _from_debian(pin, pin.debian, cache, progress)
+    if not pin.member:
+        from edgebuild.native.libtorch import libtorch_files
+
+        return libtorch_files(pin, cache, progress)
 
     def make(folder: Path) -> None:
         if not _copy_installed(pin, folder):

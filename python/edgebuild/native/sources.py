@@ -12,6 +12,10 @@ _NOT_NEEDED = (
     *("cpp/backends/libtorch/", "cmake/FindLibTorch.cmake"),  # a plugin, never part of the runner
     *("cpp/backends/tensorrt/", "cmake/FindTensorRT.cmake", "cmake/TensorRTHeaders.cmake"),  # likewise
 )
+_PLUGIN_PARTS = (
+    *("CMakeLists.txt", "cmake", "cpp/CMakeLists.txt", "cpp/backends/CMakeLists.txt", "cpp/backends/libtorch"),
+    *("cpp/backends/common", "cpp/include/edgebuild/backend_plugin.h"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +25,14 @@ class NativeSources:
     root: Path
     third_party: Path
     prebuilt: Path | None = None
+
+    def plugin_digest(self) -> dict[str, str]:
+        """SHA-256 of every file that the LibTorch plugin is compiled from, by its path."""
+        tops = [self.root / part for part in _PLUGIN_PARTS]
+        paths = [
+            path for top in tops for path in ([top] if top.is_file() else sorted(top.rglob("*"))) if path.is_file()
+        ]
+        return {path.relative_to(self.root).as_posix(): file_sha256(path) for path in paths}
 
     def digest(self, *, also: tuple[str, ...] = ()) -> dict[str, str]:
         """SHA-256 of every file that a runner is compiled from, by its path; what a runner's cache key is made of.

@@ -165,12 +165,14 @@ def _target(file: Path, table: Table) -> TargetSpec:
 
 
 def _backend(table: Table) -> BackendSpec:
+    name = table.choice("name", BACKENDS)
     spec = BackendSpec(
-        name=table.choice("name", BACKENDS),
+        name=name,
         version=table.string("version", pattern=_VERSION, form='a version such as "1.31.1"'),
-        opset_max=table.integer("opset_max", minimum=7),
+        opset_max=None if name == "libtorch" else table.integer("opset_max", minimum=7),
         options=table.string_map("options"),
         fused_operators=table.strings("fused_operators", choices=FUSED_OPERATORS, default=()),
+        on_demand=table.boolean("on_demand", default=False),
     )
     table.finish()
     return spec

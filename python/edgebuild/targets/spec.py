@@ -1,6 +1,6 @@
 """TargetSpec and its parts: what edgebuild knows about a board, as frozen values."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -88,16 +88,27 @@ class BackendSpec:
     Args:
         name: One of ``BACKENDS``.
         version: The pinned version of the engine.
-        opset_max: Highest ONNX opset that this version loads; a ceiling, not the opset to write.
+        opset_max: Highest ONNX opset that this version loads; a ceiling, not the opset to write. None: it loads no ONNX.
         options: Options of every variant of this backend.
         fused_operators: Operators outside the ONNX standard for which this version has kernels, of ``FUSED_OPERATORS``.
+        on_demand: Whether bundles have it only where ``--backend`` asks for it, or where no other backend can take the model.
     """
 
     name: str
     version: str
-    opset_max: int
+    opset_max: int | None
     options: Mapping[str, str] = field(default_factory=dict)
     fused_operators: tuple[str, ...] = ()
+    on_demand: bool = False
+
+
+NEWEST_OPSET = 26
+"""Where no backend of a target loads ONNX, and so none sets a limit."""
+
+
+def lowest_opset(backends: Iterable[BackendSpec]) -> int:
+    """The highest ONNX opset that all of these backends load, of those that load ONNX."""
+    return min((spec.opset_max for spec in backends if spec.opset_max is not None), default=NEWEST_OPSET)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,8 +188,8 @@ class TargetSpec:
 
     @property
     def opset_max(self) -> int:
-        """Highest ONNX opset that every backend of the target loads."""
-        return min(backend.opset_max for backend in self.runtime)
+        """Highest ONNX opset that every backend of the target loads that loads ONNX at all."""
+        return lowest_opset(self.runtime)
 
     def backend(self, name: str) -> BackendSpec:
         """The backend of that name.
