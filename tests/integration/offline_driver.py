@@ -16,7 +16,7 @@ from edgebuild.devices import proof
 from edgebuild.native import debian, engines, runner
 
 THEIRS = Cache(Path(os.environ["EDGEBUILD_TEST_CACHE"]))
-_compile, _copy_from_wheel, _download = runner._compile, engines._copy_from_wheel, debian._download
+_compile, _copy_from_wheel, _download = runner.compile_native, engines._copy_from_wheel, debian._download
 
 
 def _log(what: str) -> None:
@@ -24,12 +24,11 @@ def _log(what: str) -> None:
         log.write(what + "\n")
 
 
-def compile_runner(target: Any, *arguments: Any) -> None:
+def compile_runner(target: Any, sources: Any, cache: Cache, folder: Path, progress: Any) -> None:
     _log(f"compile {target.toolchain.triple}")
-    folder, progress = arguments[-2:]
-    runner._compile = _compile
+    runner.compile_native = _compile
     program = os.environ.get("EDGEBUILD_TEST_RUNNER") or runner.build_runner(target, THEIRS, progress)
-    runner._compile = compile_runner
+    runner.compile_native = compile_runner
     shutil.copy(program, folder / "edgerun")
 
 
@@ -50,7 +49,7 @@ def download(package: debian.DebianPackage, deb: Path, progress: Any) -> None:
     shutil.copyfile(next(kept.glob("*.deb")), deb)
 
 
-runner._compile = compile_runner
+runner.compile_native = compile_runner
 engines._copy_from_wheel = copy_from_wheel
 if "EDGEBUILD_DEBIAN_MIRROR" not in os.environ:
     debian._download = download
