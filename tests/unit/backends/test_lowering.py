@@ -155,8 +155,8 @@ def test_a_graph_without_weights_is_float32_unless_it_quantises(operator: str | 
 
 
 def test_an_unknown_backend_says_what_to_use_instead() -> None:
-    with pytest.raises(UsageError, match="'libtorch' can't be built for yet") as caught:
-        find_backend("libtorch")
+    with pytest.raises(UsageError, match="'executorch' can't be built for yet") as caught:
+        find_backend("executorch")
     assert caught.value.hint == "leave it out: --backend onnxruntime"
 
 
