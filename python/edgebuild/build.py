@@ -167,10 +167,7 @@ def build_from_request(
         raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)
     preprocessing = _preprocessing(options, exported.signature)
-    chosen = servable(chosen, exported.signature)
-    specs = chosen.specs
-
-    chosen = takers(chosen, target, exported, options.variant_options)
+    chosen = takers(servable(chosen, exported.signature), target, exported, options.variant_options)
     specs = chosen.specs
     if exported.opset is None and request.torchscript != "only":
         progress.note(next(note for note in exported.notes if note.startswith(NO_GRAPH)))
