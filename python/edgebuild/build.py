@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgebuild.backend_choice import build_plugins, choose_backends, fetch_engines, servable, takers, wanted_torchscript
 from edgebuild.backends.lowering import LoweredModel, lower_float, lower_script
 from edgebuild.backends.registry import find_backend
 from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish, staged_bundle
@@ -15,7 +16,6 @@ from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
 from edgebuild.devices.proof import peak_memory, prove
-from edgebuild.engines import build_plugins, choose_backends, fetch_engines, servable, takers, wanted_torchscript
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import NO_GRAPH, ExportedModel

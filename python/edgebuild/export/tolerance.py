@@ -136,9 +136,8 @@ def _length(node: ir.Node) -> float:
         return _product(weight[1:] if weight else None) if kind == "Conv" else _product(weight[2:] if weight else None)
     if kind in ("MatMul", "Gemm", "Einsum"):
         if weight and len(weight) > 1:
-            return float(
-                min(_product([weight[-2]]), _product([weight[-1]])) if kind == "Gemm" else _product([weight[-2]])
-            )
+            transposed = node.attributes.get("transB") if kind == "Gemm" else None
+            return _product([weight[-1 if transposed is not None and transposed.as_int() else -2]])
         return _product([first[-1]]) if first else _UNKNOWN_LENGTH
     if kind in ("LSTM", "GRU", "RNN"):
         steps = first[0] if first and first[0] is not None else _UNKNOWN_STEPS

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from edgebuild import engines
+from edgebuild import backend_choice
+from edgebuild.backend_choice import takers, wanted_torchscript
 from edgebuild.backends import libtorch
 from edgebuild.cache import Cache
-from edgebuild.engines import takers, wanted_torchscript
 from edgebuild.errors import UsageError
 from edgebuild.native.sources import find_sources
 from edgebuild.targets import BackendSpec, TargetSpec, load_target
@@ -20,7 +20,7 @@ TARGET = load_target("x86-64")
 
 
 def choose_backends(target: TargetSpec, named: list[str]) -> tuple[BackendSpec, ...]:
-    return engines.choose_backends(target, named, {}, Cache.default()).specs
+    return backend_choice.choose_backends(target, named, {}, Cache.default()).specs
 
 
 def names(specs: Any) -> list[str]:
@@ -56,7 +56,7 @@ def test_without_a_graph_libtorch_takes_the_place_of_what_needs_one() -> None:
     graph, none = SimpleNamespace(opset=20), SimpleNamespace(opset=None)
     options = {"memory_arena": "0", "intra_op_threads": "2"}
     for named in ([], ["onnxruntime", "libtorch"]):
-        chosen = engines.choose_backends(TARGET, named, options, Cache.default())
+        chosen = backend_choice.choose_backends(TARGET, named, options, Cache.default())
         assert takers(chosen, TARGET, graph, options) is chosen  # type: ignore[arg-type]
         taker = takers(chosen, TARGET, none, options)  # type: ignore[arg-type]
         assert names(taker.specs) == ["libtorch"]

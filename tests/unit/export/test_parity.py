@@ -197,3 +197,19 @@ def test_interpolating_at_rounded_places_counts_the_axis_and_exact_places_do_not
     assert depth_of(**resized, size=("h", 8), out=("k", 16), mode="linear") == 256**2
     assert depth_of(**resized, size=(40, 8), out=(120, 24)) == 1  # nearest
     assert depth_of("GridSample", size=(40, 8), out=(5, 5), inputs=("x", "g")) == 1600
+
+
+@pytest.mark.parametrize(
+    ("weight", "transposed", "length"), [((8, 300), 1, 300), ((300, 8), 1, 8), ((8, 300), 0, 8), ((300, 8), None, 300)]
+)
+def test_a_gemm_counts_the_axis_of_its_weight_that_is_summed_over(weight, transposed, length):
+    attributes = {} if transposed is None else {"transB": transposed}
+    rows, columns = weight if not transposed else weight[::-1]
+    node = helper.make_node("Gemm", ["x", "w"], ["y"], **attributes)
+    x, y = (
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, [2, s]) for n, s in zip("xy", (rows, columns), strict=True)
+    )
+    w = helper.make_tensor("w", TensorProto.FLOAT, weight, np.zeros(weight, np.float32).tobytes(), raw=True)
+    graph = helper.make_graph([node], "g", [x], [y], [w])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]))
+    assert output_depths(model, {"y": "float32"})["y"].operations == length

@@ -125,7 +125,7 @@ def test_what_is_fetched_is_checked_against_its_hash_and_nothing_of_a_failure_st
 
 
 def test_a_build_without_headers_leaves_tensorrt_out_and_names_the_one_command(tmp_path: Path) -> None:
-    from edgebuild.engines import choose_backends
+    from edgebuild.backend_choice import choose_backends
 
     cache = Cache(tmp_path)
     chosen = choose_backends(ORIN, [], {}, cache)
@@ -138,7 +138,7 @@ def test_a_build_without_headers_leaves_tensorrt_out_and_names_the_one_command(t
 
 
 def test_options_go_to_the_backends_that_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgebuild.engines import choose_backends
+    from edgebuild.backend_choice import choose_backends
 
     put_headers(tmp_path / "sdk", "10.3")
     monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path / "sdk"))
