@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from edgebuild.cache import Cache
+from edgebuild.data import open_calibration
 from edgebuild.devices.scratch import open_graph
 from edgebuild.explain.analysis import analyse
 from edgebuild.explain.findings import Finding
 from edgebuild.explain.result import Analysis
 from edgebuild.export.result import ExportedModel
 from edgebuild.graph.io import load_model, save_model
-from edgebuild.quantize.data import open_calibration
 from edgebuild.select.budget import Budget
 from edgebuild.select.evidence import Evidence
 from edgebuild.select.quantized import QuantizeRequest, quantize

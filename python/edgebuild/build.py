@@ -138,7 +138,7 @@ def build_from_request(
         msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
         raise UsageError(msg, hint="add --int8; calibration data is not needed again")
     if options.quantize is not None and decided is None:
-        from edgebuild.quantize.data import survey
+        from edgebuild.data import survey
 
         quantize = options.quantize
         survey(
@@ -150,7 +150,7 @@ def build_from_request(
     )  # an emulator is fetched, or found missing, before a long export
     sample = None if options.quantize is None or request.inputs or request.samples else sample_of(options.quantize)
     if sample is not None and options.quantize is not None:
-        from edgebuild.quantize.data import sizes_of
+        from edgebuild.data import sizes_of
 
         inputs = sizes_of(sample, stacked=sample == Path(options.quantize.calib))
         progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
@@ -162,7 +162,7 @@ def build_from_request(
     except EdgebuildError as error:
         if sample is None or options.quantize is None:
             raise
-        from edgebuild.quantize.data import as_calibration
+        from edgebuild.data import as_calibration
 
         raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)
@@ -273,7 +273,7 @@ def _preprocessing(options: BuildOptions, signature: Signature) -> Mapping[str, 
     Raises:
         UsageError: What was said is wrong, or does not fit the signature.
     """
-    from edgebuild.quantize.preprocess import parse_preprocess
+    from edgebuild.data.preprocess import parse_preprocess
 
     given = None if options.quantize is None else options.quantize.preprocess
     if given is None:

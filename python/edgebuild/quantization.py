@@ -190,7 +190,7 @@ def _graphs(
         [{**vars(scheme)} for scheme in schemes],
         sorted(spec.fused_operators),
         stage_versions(),
-        source_digest("quantize", "select", "devices"),
+        source_digest("data", "quantize", "select", "devices"),
         dict(exported.tolerances),
     ]
     if decided is not None:
@@ -221,7 +221,7 @@ def _graphs(
 
         return cache.find_or_make("quantize", content_key("replay", key, decided), make)
 
-    from edgebuild.quantize.data import HINT_NO_DATA, open_calibration
+    from edgebuild.data import HINT_NO_DATA, open_calibration
     from edgebuild.select.quantized import QuantizeRequest, quantize
 
     if options.calib is None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from edgebuild.quantize.image_spec import (
+from edgebuild.data.image_spec import (
     CHANNELS,
     DTYPES,
     INTERPOLATIONS,

@@ -153,7 +153,7 @@ class _Analyst:
             [list(self.evidence.fused_operators), dict(self.evidence.inputs), dict(self.evidence.outputs)],
             digest.hexdigest(),
             stage_versions(),
-            source_digest("quantize", "select", "devices"),
+            source_digest("data", "quantize", "select", "devices"),
         )
 
         def make(folder: Path) -> None:

@@ -210,7 +210,7 @@ def _analysis(
 
 def _preprocess(subject: Subject) -> Any:
     """What makes images into inputs, as the bundle says; None: it says nothing."""
-    from edgebuild.quantize.image_spec import Preprocess
+    from edgebuild.data.image_spec import Preprocess
 
     inputs = (subject.bundle.manifest.preprocessing or {}).get("inputs", {})
     return next((Preprocess.from_json(name, data) for name, data in inputs.items()), None)

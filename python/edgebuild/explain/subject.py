@@ -123,8 +123,8 @@ def with_data(
         UsageError: Nothing was kept, and nothing is given.
         CalibrationError: The data can't be used.
     """
+    from edgebuild.data import CalibrationData, open_calibration
     from edgebuild.quantize.calibrate import named_batches
-    from edgebuild.quantize.data import CalibrationData, open_calibration
 
     def kept(part: CalibrationData) -> list[Batch]:
         return bounded(named_batches(part, evidence.inputs), len(part))

@@ -7,10 +7,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgebuild.cache import Cache, content_key
+from edgebuild.data import CalibrationData
 from edgebuild.errors import CalibrationError
 from edgebuild.fingerprint import source_digest
 from edgebuild.graph.stage import graph_sha256, stage_versions
-from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.observe import Observations, observe
 from edgebuild.quantize.running import OpenGraph
 
@@ -66,7 +66,7 @@ def calibrate(
         graph_sha256(graph),
         data.sha256,
         stage_versions(),
-        source_digest("quantize", "devices"),
+        source_digest("data", "quantize", "devices"),
     )
 
     def make(folder: Path) -> None:

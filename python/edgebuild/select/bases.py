@@ -10,12 +10,12 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgebuild.cache import Cache
+from edgebuild.data import CalibrationData
 from edgebuild.graph.io import load_model
 from edgebuild.quantize.adaround import adaptive_roundings
 from edgebuild.quantize.calibrate import calibrate, named_batches
 from edgebuild.quantize.candidate import RangeChooser, prepare, values_to_observe, write_rewritten
 from edgebuild.quantize.correct import correctable, input_means
-from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.equalize import equalizable, equalization_factors
 from edgebuild.quantize.insert import Forms
 from edgebuild.quantize.layers import Layer, find_layers

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from edgebuild.data import CalibrationData
 from edgebuild.quantize.calibrate import named_batches
-from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.schemes import SchemeGroup
 from edgebuild.select.trials import Outcome, Trial

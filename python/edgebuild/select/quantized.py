@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.cache import Cache
+from edgebuild.data import CalibrationData
 from edgebuild.errors import CalibrationError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.quantize.calibrate import named_batches
 from edgebuild.quantize.candidate import write_candidate
-from edgebuild.quantize.data import CalibrationData
 from edgebuild.quantize.insert import Forms, forms_of
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.running import OpenGraph

@@ -11,10 +11,10 @@ import pytest
 import runtime_bundles as bundles
 
 from edgebuild.cache import Cache
+from edgebuild.data import open_calibration
+from edgebuild.data.preprocess import Preprocess, parse_preprocess
 from edgebuild.errors import SignatureError, UsageError
 from edgebuild.model.signature import Signature
-from edgebuild.quantize.data import open_calibration
-from edgebuild.quantize.preprocess import Preprocess, parse_preprocess
 from edgebuild.runtime import Runner
 
 _BUILT = Path(__file__).parents[3] / "build/dev/cpp/apps/edgerun/edgerun"

@@ -10,9 +10,9 @@ from calibration_tools import TEXT, opened, signature, stacked, staged
 from PIL import Image
 
 from edgebuild.cache import Cache
+from edgebuild.data import images
+from edgebuild.data.preprocess import Preprocess, parse_preprocess
 from edgebuild.errors import CalibrationError, ToolError
-from edgebuild.quantize.data import images
-from edgebuild.quantize.preprocess import Preprocess, parse_preprocess
 
 NET = signature(("x", "float32", (1, 3, 16, 16)))
 TEXT_FORM = "resize=20,crop=16,mean=0.5;0.4;0.3,std=0.2"

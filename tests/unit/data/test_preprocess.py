@@ -7,9 +7,9 @@ import pytest
 from calibration_tools import signature
 from PIL import Image
 
+from edgebuild.data.image_spec import Preprocess
+from edgebuild.data.preprocess import PRESETS, parse_preprocess
 from edgebuild.errors import SignatureError, UsageError
-from edgebuild.quantize.image_spec import Preprocess
-from edgebuild.quantize.preprocess import PRESETS, parse_preprocess
 
 ANY = signature(("x", "float32", ("n", None, None, None)))
 Array = np.ndarray[Any, Any]

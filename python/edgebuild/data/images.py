@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebuild.data.arrays import LazyArray, open_npy
+from edgebuild.data.image_spec import Preprocess
+from edgebuild.data.records import Arrays, Origin, Record, unchanged
+from edgebuild.data.spool import Spool
 from edgebuild.errors import CalibrationError, SignatureError, ToolError
-from edgebuild.quantize.data.arrays import LazyArray, open_npy
-from edgebuild.quantize.data.records import Arrays, Origin, Record, unchanged
-from edgebuild.quantize.data.spool import Spool
-from edgebuild.quantize.image_spec import Preprocess
 
 Array = NDArray[Any]
 

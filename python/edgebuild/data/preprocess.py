@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from edgebuild.data.image_spec import CHANNELS, DTYPES, INTERPOLATIONS, LAYOUTS
+from edgebuild.data.image_spec import Preprocess as Preprocess
 from edgebuild.errors import UsageError
-from edgebuild.quantize.image_spec import CHANNELS, DTYPES, INTERPOLATIONS, LAYOUTS
-from edgebuild.quantize.image_spec import Preprocess as Preprocess
 
 _ALIASES = {
     "interp": "interpolation",

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebuild.data.arrays import HeldArray, LazyArray, open_npy
+from edgebuild.data.spool import Spool
 from edgebuild.errors import CalibrationError
-from edgebuild.quantize.data.arrays import HeldArray, LazyArray, open_npy
-from edgebuild.quantize.data.spool import Spool
 
 Array = NDArray[Any]
 Arrays = Mapping[str, LazyArray]

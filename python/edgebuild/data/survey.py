@@ -7,17 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from edgebuild.data.arrays import open_npy, open_npz
+from edgebuild.data.calibration import HINT_NO_DATA, MAX_SAMPLES
+from edgebuild.data.files import IMAGE_SUFFIXES, OpenImages, open_files
+from edgebuild.data.fit import check_finite
+from edgebuild.data.images import decode, image_opener
+from edgebuild.data.preprocess import Preprocess
+from edgebuild.data.records import Origin
+from edgebuild.data.spool import Spool
 from edgebuild.errors import CalibrationError, EdgebuildError, UsageError
 from edgebuild.model.importing import import_attribute
 from edgebuild.model.request import InputRequest
-from edgebuild.quantize.data.arrays import open_npy, open_npz
-from edgebuild.quantize.data.calibration import HINT_NO_DATA, MAX_SAMPLES
-from edgebuild.quantize.data.files import IMAGE_SUFFIXES, OpenImages, open_files
-from edgebuild.quantize.data.fit import check_finite
-from edgebuild.quantize.data.images import decode, image_opener
-from edgebuild.quantize.data.records import Origin
-from edgebuild.quantize.data.spool import Spool
-from edgebuild.quantize.preprocess import Preprocess
 
 _ROWS = 8
 """Of each array, which are looked at."""

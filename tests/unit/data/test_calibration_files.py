@@ -12,8 +12,8 @@ import pytest
 from calibration_tools import DYNAMIC, IMAGE, TEXT, images, opened, signature, stacked, staged
 
 from edgebuild.cache import Cache
+from edgebuild.data import arrays
 from edgebuild.errors import CalibrationError, UsageError
-from edgebuild.quantize.data import arrays
 
 
 def test_a_folder_of_npy_gives_its_files_in_order(tmp_path: Path, cache: Cache) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgebuild.data import as_calibration, sizes_of, survey
 from edgebuild.errors import CalibrationError, DeadlineError, ModelError, UsageError
 from edgebuild.model.request import InputRequest
-from edgebuild.quantize.data import as_calibration, sizes_of, survey
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,7 @@ def test_inputs_that_some_files_leave_out_may_be_optional(tmp_path: Path) -> Non
 
 
 def test_of_a_large_file_a_few_rows_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgebuild.quantize.data import arrays
+    from edgebuild.data import arrays
 
     read: list[int] = []
     real = arrays.StoredArray._read

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebuild.data.fit import Fitter, Plan
+from edgebuild.data.records import Record, RecordReader
 from edgebuild.errors import CalibrationError
-from edgebuild.quantize.data.fit import Fitter, Plan
-from edgebuild.quantize.data.records import Record, RecordReader
 
 Array = NDArray[Any]
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from edgebuild.data.arrays import LazyArray, open_npy, open_npz
+from edgebuild.data.records import Origin, Record, unchanged
+from edgebuild.data.spool import Spool
 from edgebuild.errors import CalibrationError
-from edgebuild.quantize.data.arrays import LazyArray, open_npy, open_npz
-from edgebuild.quantize.data.records import Origin, Record, unchanged
-from edgebuild.quantize.data.spool import Spool
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif")
 

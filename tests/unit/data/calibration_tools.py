@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from edgebuild.cache import Cache
+from edgebuild.data import CalibrationData, open_calibration
 from edgebuild.model.signature import Signature, SymbolRange, TensorType, ValueSpec
-from edgebuild.quantize.data import CalibrationData, open_calibration
 
 Shape = tuple[int | str | None, ...]
 

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from edgebuild.data.arrays import LazyArray
 from edgebuild.errors import CalibrationError
 from edgebuild.model.signature import Dim, Signature, TensorType
 from edgebuild.model.values import numpy_dtype
-from edgebuild.quantize.data.arrays import LazyArray
 
 Array = NDArray[Any]
 Note = Callable[[str], None]

@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgebuild.cache import Cache
+from edgebuild.data import objects
+from edgebuild.data.arrays import HeldArray
+from edgebuild.data.batches import Batch, BatchReader, cut
+from edgebuild.data.files import open_files
+from edgebuild.data.fit import Fitter
+from edgebuild.data.images import image_opener, prepared
+from edgebuild.data.preprocess import Preprocess, parse_preprocess
+from edgebuild.data.random import random_batches
+from edgebuild.data.records import Origin, Record, spooled
+from edgebuild.data.spool import Spool
 from edgebuild.errors import CalibrationError, UsageError
 from edgebuild.model.signature import Signature
-from edgebuild.quantize.data import objects
-from edgebuild.quantize.data.arrays import HeldArray
-from edgebuild.quantize.data.batches import Batch, BatchReader, cut
-from edgebuild.quantize.data.files import open_files
-from edgebuild.quantize.data.fit import Fitter
-from edgebuild.quantize.data.images import image_opener, prepared
-from edgebuild.quantize.data.random import random_batches
-from edgebuild.quantize.data.records import Origin, Record, spooled
-from edgebuild.quantize.data.spool import Spool
-from edgebuild.quantize.preprocess import Preprocess, parse_preprocess
 
 Array = NDArray[Any]
 

@@ -1,9 +1,0 @@
-"""Calibration data: from what the user gave to checked batches of the model's signature (docs/calibration.md)."""
-
-from edgebuild.quantize.data.calibration import HINT_NO_DATA as HINT_NO_DATA
-from edgebuild.quantize.data.calibration import MAX_SAMPLES as MAX_SAMPLES
-from edgebuild.quantize.data.calibration import CalibrationData as CalibrationData
-from edgebuild.quantize.data.calibration import open_calibration as open_calibration
-from edgebuild.quantize.data.survey import as_calibration as as_calibration
-from edgebuild.quantize.data.survey import sizes_of as sizes_of
-from edgebuild.quantize.data.survey import survey as survey
