@@ -177,8 +177,12 @@ class Verifier {
     const bool must_run =
         options_.all_variants || options_.no_fallback || !options_.backend.empty() || !options_.variant.empty();
     if (!runner.ok()) {
-      if (runner.status().code() != Code::kIncompatible || must_run) return runner.status();
+      if (runner.status().code() != Code::kIncompatible) return runner.status();
       report.skipped = why_not(runner.status(), options_.bundle, variant.name);
+      if (must_run) {
+        return Status(Code::kIncompatible,
+                      options_.bundle + ": variant " + variant.name + " can't run here: " + report.skipped);
+      }
       reports_.push_back(std::move(report));
       return {};
     }
