@@ -12,6 +12,7 @@ from torch import nn
 
 from edgebuild.export.result import ExportedModel
 from edgebuild.export.run import export_model
+from edgebuild.fingerprint import source_digest
 from edgebuild.graph.io import load_model, save_model
 from edgebuild.graph.optimize import optimize
 from edgebuild.model.request import ModelRequest
@@ -72,7 +73,8 @@ class Mobile(nn.Module):
 
 def base(kind: str, seed: int) -> Base:
     """The net of a kind and a seed, trained when it is first asked for."""
-    folder = WORK / "faults" / f"{kind}-{seed}"
+    made_by = source_digest("model", "export")[:12]  # what is kept is read by today's code
+    folder = WORK / "faults" / f"{kind}-{seed}-{made_by}"
     if not (folder / "graph.onnx").exists():
         partial = folder.with_name(f"{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
