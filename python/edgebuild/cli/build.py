@@ -72,7 +72,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--min-sqnr",
     metavar="DB",
     type=float,
-    help="Least signal to noise of outputs (default 20; 12 by decisions, 33 for embeddings).",
+    help="Least signal to noise of outputs (default 20; 12 by decisions, 33.5 for embeddings).",
 )
 @click.option(
     "--effort",
