@@ -25,7 +25,7 @@ from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
 from edgebuild.native.runner import build_runner, check_toolchain
 from edgebuild.options import BuildOptions
-from edgebuild.quantization import BackendQuantization, quantize_backend, sample_of
+from edgebuild.quantization import BackendQuantization, data_of, find_evaluate, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
 from edgebuild.summary import build_report
@@ -144,10 +144,13 @@ def build_from_request(
         survey(
             quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
         )
+        find_evaluate(quantize.evaluate, request.search_path)
     check_toolchain(target)
     place = choose_place(
         target, options.verify, cache, progress
     )  # an emulator is fetched, or found missing, before a long export
+    if options.quantize is not None and not request.samples:
+        request = replace(request, data=data_of(options.quantize))
     sample = None if options.quantize is None or request.inputs or request.samples else sample_of(options.quantize)
     if sample is not None and options.quantize is not None:
         from edgebuild.data import sizes_of

@@ -4,10 +4,18 @@ Everything here reads the report's ``quantization`` (docs/json-output.md): by ba
 "manifest" (None: nothing ships).
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 Json = Mapping[str, Any]
+
+LEAST_TOLD_DB = -99.0
+"""JSON has no infinity: noise without any signal."""
+
+_FEW_DECISIONS = 50
+_WEAK_GOLDENS_DB = 10.0
+"""Noise of a third of the signal: where a wrong kernel is hard to tell from INT8 itself."""
 
 
 def chosen_trial(search: Json | None) -> Json | None:
@@ -94,6 +102,30 @@ def verdict(found: Json) -> str:
     nearest = None if search is None else nearest_trial(search)
     told = "" if nearest is None else figures(nearest)
     return f"{text}. Nearest: {nearest['name']}: {told}" if nearest is not None and told else text
+
+
+def doubts(search: Json | None, goldens_db: Sequence[float | None]) -> Iterator[str]:
+    """What makes the figures of INT8 say less than they seem to.
+
+    Args:
+        search: What was tried; None: it was replayed.
+        goldens_db: Signal to noise of each quantised graph on the goldens; None: no noise.
+    """
+    trial = chosen_trial(search)
+    if search is not None and trial is not None and trial.get("score"):
+        score = score_of(trial["score"])
+        if score["score"] is None and 0 < score["decisions"] < _FEW_DECISIONS:
+            samples = search["held_out"]["samples"]
+            yield (
+                f"INT8's accuracy was judged by {score['decisions']} decisions on {samples} held-out sample{'s' if samples != 1 else ''}: "
+                f"one of them is {1 / score['decisions']:.0%}; a few hundred samples say more"
+            )
+    worst = min((db for db in goldens_db if db is not None), default=math.inf)
+    if worst < _WEAK_GOLDENS_DB:
+        yield (
+            f"on the goldens INT8 is only {worst:.0f} dB from float, so `verify` finds gross errors alone; with calibration data in files, or "
+            "--sample, the goldens are real inputs"
+        )
 
 
 def advice_on_speed(found: Json) -> str:

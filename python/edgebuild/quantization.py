@@ -1,6 +1,7 @@
 """What ``--int8`` adds to a build: opens the data, searches or replays, keeps the result, and lowers what may ship."""
 
 import json
+import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ from edgebuild.errors import GateError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.fingerprint import source_digest
 from edgebuild.graph.stage import OptimizedGraph, graph_sha256, stage_versions
+from edgebuild.int8_report import LEAST_TOLD_DB, doubts
 from edgebuild.machine import this_machine
 from edgebuild.model.importing import import_attribute
+from edgebuild.model.request import DataRequest
 from edgebuild.native.engines import engine_pin, fetch_engine
 from edgebuild.options import QuantizeOptions
 from edgebuild.quantize.plan import Plan
@@ -43,6 +46,7 @@ class BackendQuantization:
         reason: Why nothing ships, or something less; empty: nothing to say.
         report: Everything that was tried; None: replayed.
         kept: Key of the folder in the cache's section "quantize" that explains it; None: there is none.
+        notes: What weakens the proof of what ships, one sentence each.
     """
 
     lowered: tuple[LoweredModel, ...]
@@ -52,6 +56,7 @@ class BackendQuantization:
     reason: str
     report: Mapping[str, Any] | None
     kept: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 def quantize_backend(
@@ -135,6 +140,9 @@ def quantize_backend(
             reason=reason,
             report=result["report"],
             kept=folder.name,
+            notes=tuple(doubts(result["report"], [entry["goldens_db"] for entry in result["graphs"]]))
+            if lowered
+            else (),
         ),
         options,
     ), cached
@@ -227,7 +235,7 @@ def _graphs(
     if options.calib is None:
         msg = "--int8 needs calibration data: none is given"
         raise UsageError(msg, hint=HINT_NO_DATA)
-    evaluate, judge_key = _evaluate(options.evaluate, search_path)
+    evaluate, judge_key = find_evaluate(options.evaluate, search_path)
     with open_calibration(
         options.calib,
         exported.signature,
@@ -313,7 +321,8 @@ def _write(folder: Path, graphs: Sequence[Any], *, decision: Any, reason: str, r
             {
                 "graph": graph.graph.name,
                 "suffix": graph.group.suffix,
-                "tolerances": {name: list(pair) for name, pair in graph.tolerances.items()},
+                "tolerances": {name: list(pair) for name, pair in graph.goldens.tolerances.items()},
+                "goldens_db": None if graph.goldens.sqnr_db == math.inf else max(graph.goldens.sqnr_db, LEAST_TOLD_DB),
                 "judged": graph.judged,
             }
             for graph in graphs
@@ -352,7 +361,7 @@ def _examples(exported: ExportedModel) -> list[Mapping[str, Any]]:
     return examples
 
 
-def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | None, str | None]:
+def find_evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | None, str | None]:
     """The user's score as a function, and a key that no other build has: what a function looks at can't be hashed."""
     if evaluate is None:
         return None, None
@@ -365,6 +374,14 @@ def _evaluate(evaluate: Any, search_path: Sequence[str]) -> tuple[Evaluate | Non
         msg = f"--eval {evaluate}: expected a function f(predict) -> number, got {type(function).__name__}"
         raise UsageError(msg)
     return function, uuid.uuid4().hex
+
+
+def data_of(options: QuantizeOptions) -> DataRequest | None:
+    """Calibration data in files, some of which become goldens; None: they are code, an object or random numbers."""
+    if not isinstance(options.calib, str | Path) or options.calib == "random" or not Path(options.calib).exists():
+        return None
+    preprocess = options.preprocess
+    return DataRequest(path=str(Path(options.calib)), preprocess=None if preprocess is None else str(preprocess))
 
 
 def sample_of(options: QuantizeOptions) -> Path | None:

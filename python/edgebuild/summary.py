@@ -105,6 +105,7 @@ def _quantization_notes(quantized: Mapping[str, BackendQuantization]) -> Iterato
             yield f"INT8 for {name}: {found.reason}"
         if found.manifest is not None and not found.manifest["judged"]:
             yield f"INT8 for {name}: calibrated on random data, so its accuracy is NOT known"
+        yield from found.notes
 
 
 def _accuracy(

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -109,31 +110,58 @@ def test_manifest_and_report_say_how_it_was_quantised(bundle: Path, report: dict
     assert decisions["quantization"]["onnxruntime"]["plan"]["modes"]
 
 
+def test_the_goldens_are_calibration_samples_with_the_original_s_outputs(bundle: Path, network: nn.Module) -> None:
+    opened = Bundle.open(bundle)
+    given = images(24, 5)
+    assert len(opened.manifest.goldens) == 3
+    for index, golden in zip((0, 8, 16), opened.manifest.goldens, strict=True):
+        x, y = (
+            np.frombuffer(opened.read(value.file), np.float32).reshape(value.shape)
+            for value in (*golden.inputs.values(), *golden.outputs.values())
+        )
+        np.testing.assert_array_equal(x, given[index])
+        np.testing.assert_allclose(y, network(torch.from_numpy(given[index])).detach().numpy(), atol=1e-5)
+
+
 @pytest.fixture(scope="module")
-def replayed(place: Workplace, network: nn.Module, bundle: Path, module_folder: Callable[[str], Path]) -> Path:
-    """The same build in another folder with an empty cache, from the decisions and without calibration data."""
+def elsewhere(place: Workplace, bundle: Path, module_folder: Callable[[str], Path]) -> Workplace:
+    """Another folder with an empty cache, the model, the decisions and the calibration data."""
     other = Workplace(module_folder("replay"))
     (other.work / "net.pt").write_bytes((place.work / "net.pt").read_bytes())
-    decisions = place.work / "net.x86-64.decisions.json"
-    other.build("net.pt", *INPUT, "--int8", "--decisions", decisions, LC_ALL="C", TZ="Asia/Tokyo")
-    return other.work / "net.x86-64.edge"
+    shutil.copytree(place.work / "calib", other.work / "data")
+    shutil.copy(place.work / "net.x86-64.decisions.json", other.work / "decided.json")
+    return other
 
 
-def test_a_replay_elsewhere_gives_the_same_bundle_without_data(bundle: Path, replayed: Path) -> None:
-    first, second = (Bundle.open(path).manifest for path in (bundle, replayed))
-    assert first.variants == second.variants
-    assert first.quantization == second.quantization
-    assert {path: entry for path, entry in first.files.items() if not path.endswith(".ort")} == {
-        path: entry for path, entry in second.files.items() if not path.endswith(".ort")
-    }
-    one, other = Runner(bundle), Runner(replayed)
-    for image in images(3, 8):
-        (a,), (b,) = one.run({"input": image}).values(), other.run({"input": image}).values()
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+@pytest.fixture(scope="module")
+def replayed(elsewhere: Workplace) -> Path:
+    replay = ("--int8", "--decisions", "decided.json")
+    elsewhere.build("net.pt", *INPUT, *replay, "--calib", "data", LC_ALL="C", TZ="Asia/Tokyo")
+    return elsewhere.work / "net.x86-64.edge"
 
 
 def test_a_replay_elsewhere_gives_the_same_bytes(bundle: Path, replayed: Path) -> None:
     assert replayed.read_bytes() == bundle.read_bytes()
+
+
+def test_a_replay_without_data_gives_the_same_int8_with_other_goldens(
+    bundle: Path, elsewhere: Workplace, replayed: Path
+) -> None:
+    elsewhere.build("net.pt", *INPUT, "--int8", "--decisions", "decided.json", "-o", "dataless.edge")
+    path = elsewhere.work / "dataless.edge"
+    first, second = (Bundle.open(each).manifest for each in (bundle, path))
+    assert [variant.name for variant in first.variants] == [variant.name for variant in second.variants]
+    assert first.quantization == second.quantization
+    models, others = (
+        {variant.model: manifest.files[variant.model].sha256 for variant in manifest.variants}
+        for manifest in (first, second)
+    )
+    assert models == others
+    assert first.goldens != second.goldens or first.files != second.files
+    one, other = Runner(bundle), Runner(path)
+    for image in images(3, 8):
+        (a,), (b,) = one.run({"input": image}).values(), other.run({"input": image}).values()
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_decisions_that_do_not_fit_are_refused(place: Workplace, bundle: Path, tmp_path: Path) -> None:

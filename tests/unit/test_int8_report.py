@@ -85,3 +85,21 @@ def test_advice_on_speed_tells_what_was_faster_and_that_nothing_was() -> None:
     assert int8_report.advice_on_speed(found("a", trial("a", speed=speed(3, 2.9, 3.1)))) == ""
     assert int8_report.advice_on_speed(found("a", trial("a"))) == ""
     assert int8_report.advice_on_speed(found(None, faster)) == ""
+
+
+def test_few_decisions_and_noisy_goldens_are_doubts() -> None:
+    few = trial("a", fits=True, score=score(output(agreement=1.0, decisions=8)))
+    search = {"chosen": "a", "trials": [few], "held_out": {"samples": 8}}
+    (told,) = int8_report.doubts(search, [None, 42.0])
+    assert "judged by 8 decisions on 8 held-out samples: one of them is 12%" in told
+    (told,) = int8_report.doubts(None, [0.96, 30.0])
+    assert "on the goldens INT8 is only 1 dB from float" in told
+
+
+def test_many_decisions_and_a_score_of_the_users_own_leave_no_doubt() -> None:
+    many = trial("a", fits=True, score=score(output(decisions=50)))
+    assert not list(int8_report.doubts({"chosen": "a", "trials": [many], "held_out": {"samples": 50}}, [10.0]))
+    own = trial("a", fits=True, score=score(output(decisions=8), value=0.9))
+    assert not list(int8_report.doubts({"chosen": "a", "trials": [own], "held_out": {"samples": 8}}, []))
+    value = trial("a", fits=True, score=score(output(decisions=0, agreement=None)))
+    assert not list(int8_report.doubts({"chosen": "a", "trials": [value], "held_out": {"samples": 8}}, []))

@@ -9,7 +9,7 @@ import pytest
 
 from edgebuild.errors import GateError, UsageError
 from edgebuild.options import QuantizeOptions
-from edgebuild.quantization import _decided_plan, _evaluate, _nothing, _settle, sample_of, target_version
+from edgebuild.quantization import _decided_plan, _nothing, _settle, find_evaluate, sample_of, target_version
 from edgebuild.quantize.plan import Plan
 from edgebuild.targets import load_target
 
@@ -82,15 +82,15 @@ def test_graphs_are_judged_by_the_targets_own_engine_version() -> None:
 def test_a_users_score_is_found_by_name_and_no_two_builds_share_its_verdict(tmp_path: Path) -> None:
     source = tmp_path / "score_of_user.py"
     source.write_text("number = 3\ndef accuracy(predict):\n    return 0.5\n", encoding="utf-8")
-    assert _evaluate(None, ()) == (None, None)
-    function, key = _evaluate("score_of_user:accuracy", [str(tmp_path)])
+    assert find_evaluate(None, ()) == (None, None)
+    function, key = find_evaluate("score_of_user:accuracy", [str(tmp_path)])
     assert function is not None
     assert function(lambda inputs: inputs) == 0.5
-    assert key != _evaluate("score_of_user:accuracy", [str(tmp_path)])[1]
+    assert key != find_evaluate("score_of_user:accuracy", [str(tmp_path)])[1]
 
     def given(predict: Any) -> float:
         return 1.0
 
-    assert _evaluate(given, ())[0] is given
+    assert find_evaluate(given, ())[0] is given
     with pytest.raises(UsageError, match="score_of_user"):
-        _evaluate("score_of_user:missing", [str(tmp_path)])
+        find_evaluate("score_of_user:missing", [str(tmp_path)])

@@ -152,10 +152,16 @@ def open_calibration(
     fitter = Fitter(signature, lambda text: notes.setdefault(text))
     spool = Spool(cache)
     try:
-        recipe = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
-        if recipe is not None:
-            recipe = recipe.resolved(signature)
-        origin = _open(source, fitter, spool, recipe, seed, search_path, min(max_samples, 32), examples)
+        origin = open_origin(
+            source,
+            fitter,
+            spool,
+            preprocess,
+            seed=seed,
+            search_path=search_path,
+            random_count=min(max_samples, 32),
+            examples=examples,
+        )
         reader = BatchReader(fitter)
         batches = _read_all(origin, fitter, reader, max_samples, progress)
     except BaseException:
@@ -168,6 +174,10 @@ def open_calibration(
             msg += f" ({'; '.join(notes)})"
         raise CalibrationError(msg, hint=HINT_NO_DATA)
     count = sum(batch.samples for batch, _ in batches)
+    distinct = len({digest for _, digest in batches})
+    if distinct < len(batches) and not origin.random:
+        what = "samples" if count == len(batches) else "batches"
+        fitter.note(f"{origin.name}: only {distinct} of {len(batches)} {what} differ from each other")
     return CalibrationData(
         count=count,
         sha256=_joined_hash(batches),
@@ -181,16 +191,36 @@ def open_calibration(
     )
 
 
-def _open(
+def open_origin(
     source: Any,
     fitter: Fitter,
     spool: Spool,
-    preprocess: Preprocess | None,
-    seed: int,
-    search_path: Sequence[str],
-    random_count: int,
-    examples: Sequence[Mapping[str, Array]],
+    preprocess: Preprocess | str | None,
+    *,
+    seed: int = 0,
+    search_path: Sequence[str] = (),
+    random_count: int = 0,
+    examples: Sequence[Mapping[str, Array]] = (),
 ) -> Origin:
+    """The records of a source, unread.
+
+    Args:
+        source: As ``open_calibration`` takes it.
+        fitter: Knows the signature.
+        spool: Where what can be read only once is kept.
+        preprocess: What makes images into inputs, or its text form.
+        seed: Of ``random``.
+        search_path: Where ``module`` is looked for first.
+        random_count: Batches of ``random``.
+        examples: Inputs that the model takes.
+
+    Raises:
+        CalibrationError: There is no data.
+        UsageError: The source does not exist, or ``preprocess`` does not fit the signature.
+    """
+    preprocess = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
+    if preprocess is not None:
+        preprocess = preprocess.resolved(fitter.signature)
     inputs = [name for name in fitter.types if name not in fitter.optional] or list(fitter.types)
     if isinstance(source, str) and source == "random":
         items = random_batches(fitter.signature, seed, random_count, examples)

@@ -57,6 +57,8 @@ class Preprocess:
 
     def __str__(self) -> str:
         """The text that parses to this value."""
+        if self.preset is not None:
+            return self.preset if self.input is None else f"{self.input}: {self.preset}"
         parts = []
         if self.resize is not None:
             parts.append(f"resize={self.resize if isinstance(self.resize, int) else _size_text(self.resize)}")

@@ -168,7 +168,9 @@ def as_calibration(error: EdgebuildError, calib: Any, sample: Path) -> Edgebuild
         sample: The file whose sizes were taken for the model's.
     """
     told = f"{error.message} {error.hint or ''}"
-    if not any(word in told for word in ("--sample", "--input", "tensor input", str(sample))):
+    if isinstance(error, CalibrationError) or not any(
+        word in told for word in ("--sample", "--input", "tensor input", str(sample))
+    ):
         return error
     message = error.message.removeprefix(f"--sample {sample}: ")
     hint = (
@@ -178,4 +180,21 @@ def as_calibration(error: EdgebuildError, calib: Any, sample: Path) -> Edgebuild
         hint = "name the arrays as the model's inputs, and leave out what is none, e.g. labels"
     elif "plain arrays" in message and error.hint:
         hint = error.hint
+    elif "uint8" in _dtypes(sample):
+        hint = (
+            "they are uint8: if these are decoded images, say how the model's input is made of them, e.g. --preprocess imagenet; "
+            "else store what the model takes, e.g. float32"
+        )
     return CalibrationError(f"--calib {calib}: {sample}: {message}", hint=hint)
+
+
+def _dtypes(file: Path) -> set[str]:
+    """Element types in a file of arrays; empty: it can't be read."""
+    spool = Spool(None)
+    try:
+        arrays = {"": open_npy(file)} if file.suffix == ".npy" else open_npz(file, spool.folder)
+        return {array.dtype.name for array in arrays.values()}
+    except EdgebuildError:
+        return set()
+    finally:
+        spool.close()

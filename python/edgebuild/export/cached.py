@@ -53,12 +53,13 @@ def export_cached(
             **request.to_json(),
             "path": _content(request.path),
             "samples": [_content(s) for s in request.samples],
+            "data": None if request.data is None else [_listing(Path(request.data.path)), request.data.preprocess],
             "search_path": None,  # only a factory is looked up there
         },
         Path(request.path or "").stem,
         {name: metadata.version(name) for name in _TOOLS},
         [platform.python_version(), machine.cpu_name, list(machine.features)],
-        source_digest("model", "export"),
+        source_digest("model", "export", *([] if request.data is None else ["data"])),
     )
     folder, cached = cache.find_or_make("export", key, lambda work: _fill(work, export))
     return ExportedModel.read(folder), cached
@@ -88,6 +89,19 @@ def _export_uncached(cache: Cache, export: Callable[[Path], ExportedModel]) -> E
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return replace(ExportedModel.read(kept), original_latency_ms=fresh.original_latency_ms)
+
+
+def _listing(path: Path) -> list[list[Any]]:
+    """Name, size and time of change of a file, or of all files in a folder: data may be too many to be read for a key."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    found = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:  # what opens it says it better
+            continue
+        found.append([file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns])
+    return found
 
 
 def _content(path: str | None) -> list[str]:

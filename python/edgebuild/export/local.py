@@ -49,4 +49,10 @@ def export_here(
         from edgebuild.model.load import load
 
         progress("loading the model")
-        return export_source(load(request, module=module), request, directory, progress)
+        source = load(request, module=module)
+        if request.data is not None:
+            from edgebuild.export.typical import with_data
+
+            progress("running the original on calibration data")
+            source = with_data(source, request.data)
+        return export_source(source, request, directory, progress)

@@ -31,6 +31,14 @@ class DynamicRequest:
     step: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class DataRequest:
+    """Calibration data in files: a folder or file, and the text form of what makes images in it into inputs."""
+
+    path: str
+    preprocess: str | None = None
+
+
 TORCHSCRIPT_FORMS = ("never", "fallback", "also", "only")
 """Fallback: where no exporter makes an ONNX graph that holds. Also: beside one. Only: instead of one."""
 
@@ -45,6 +53,7 @@ class ModelRequest:
         search_path: Folders put in front of ``sys.path`` when the factory is imported (the current folder).
         inputs: What ``--input`` said, in the order of the model's arguments.
         samples: ``.npz`` files with one input set each, keys are argument names.
+        data: Data like those that the model will see, of which some become samples; None: there are none.
         dynamic: Axes whose size may change.
         arguments: Values of non-tensor arguments, JSON scalars or None.
         trust: Whether a pickle, which can run anything, may be loaded.
@@ -60,6 +69,7 @@ class ModelRequest:
     search_path: tuple[str, ...] = ()
     inputs: tuple[InputRequest, ...] = ()
     samples: tuple[str, ...] = ()
+    data: DataRequest | None = None
     dynamic: tuple[DynamicRequest, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     trust: bool = False
@@ -76,6 +86,7 @@ class ModelRequest:
             "search_path": list(self.search_path),
             "inputs": [{"name": i.name, "dtype": i.dtype, "shape": list(i.shape)} for i in self.inputs],
             "samples": list(self.samples),
+            "data": None if self.data is None else {"path": self.data.path, "preprocess": self.data.preprocess},
             "dynamic": [
                 {
                     "input": d.input,
@@ -108,6 +119,7 @@ class ModelRequest:
                 InputRequest(name=i["name"], dtype=i["dtype"], shape=tuple(i["shape"])) for i in data["inputs"]
             ),
             samples=tuple(data["samples"]),
+            data=None if data["data"] is None else DataRequest(**data["data"]),
             dynamic=tuple(DynamicRequest(**d) for d in data["dynamic"]),
             arguments=data["arguments"],
             trust=data["trust"],

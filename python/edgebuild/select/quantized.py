@@ -19,7 +19,7 @@ from edgebuild.select.bases import Bases, Calibration
 from edgebuild.select.budget import Budget, violations
 from edgebuild.select.evidence import Evidence, evidence_of, scheme_of
 from edgebuild.select.search import Problem, search
-from edgebuild.select.tolerances import golden_tolerances
+from edgebuild.select.tolerances import GoldenFit, golden_fit
 from edgebuild.select.trials import Outcome, Trial
 from edgebuild.select.workbench import Evaluate, Workbench
 from edgebuild.targets.spec import QuantizationScheme
@@ -30,8 +30,6 @@ EVALUATIONS = {"fast": 8, "normal": 24, "best": 96}
 ROUNDING_SECONDS = {"fast": 0.0, "normal": 60.0, "best": 600.0}
 """For adaptive rounding, by effort: layers that are not reached in time are rounded to the nearest."""
 
-Tolerances = Mapping[str, tuple[float, float]]
-
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedGraph:
@@ -40,13 +38,13 @@ class QuantizedGraph:
     Args:
         group: The schemes that it serves.
         graph: The file.
-        tolerances: (atol, rtol) of the goldens, by output name.
+        goldens: How it meets them.
         judged: Whether it is the one that the search measured, on a CPU that it is meant for.
     """
 
     group: SchemeGroup
     graph: Path
-    tolerances: Tolerances
+    goldens: GoldenFit
     judged: bool
 
 
@@ -235,8 +233,8 @@ def replay(
         except InternalError as error:
             msg = f"the decisions do not fit this model: {error.message}"
             raise UsageError(msg, hint="decide anew: leave --decisions out") from error
-        tolerances = golden_tolerances(exported, path, open_graph)
-        graphs.append(QuantizedGraph(group=group, graph=path, tolerances=tolerances, judged=group is judged))
+        goldens = golden_fit(exported, path, open_graph)
+        graphs.append(QuantizedGraph(group=group, graph=path, goldens=goldens, judged=group is judged))
     return tuple(graphs)
 
 
@@ -265,8 +263,8 @@ def _write_all(
                 f"not for CPUs that need {group.suffix.lstrip('-') or 'the first scheme'}: {'; '.join(broken)}"
             )
             continue
-        tolerances = golden_tolerances(exported, path, open_graph)
-        graphs.append(QuantizedGraph(group=group, graph=path, tolerances=tolerances, judged=group is judged))
+        goldens = golden_fit(exported, path, open_graph)
+        graphs.append(QuantizedGraph(group=group, graph=path, goldens=goldens, judged=group is judged))
     (folder / "candidate.onnx").unlink(missing_ok=True)
     (folder / "candidate.onnx.data").unlink(missing_ok=True)
     return tuple(graphs), left_out

@@ -300,3 +300,10 @@ def test_an_npz_member_of_any_compression_is_read_alike(tmp_path: Path, cache: C
             archive.writestr("x.npy", buffer.getvalue())
         hashes.add(opened(tmp_path / "a.npz", IMAGE, cache).sha256)
     assert len(hashes) == 1
+
+
+def test_samples_that_are_equal_are_told(tmp_path: Path, cache: Cache) -> None:
+    for index in range(5):
+        np.save(tmp_path / f"{index}.npy", np.full((1, 3, 4, 5), float(index // 3), np.float32))
+    data = opened(tmp_path, IMAGE, cache)
+    assert f"{tmp_path}/*.npy: only 2 of 5 samples differ from each other" in data.notes

@@ -142,6 +142,17 @@ def test_an_export_that_fails_on_the_calibration_sample_speaks_of_calibration() 
     assert str(pickled) == "--calib calib: calib/0.npz: not an .npz file of plain arrays: x (write it so)"
     other = DeadlineError("the deadline passed")
     assert as_calibration(other, "calib", sample) is other
+    said = CalibrationError("--calib calib: the model refuses calib/0.npz: no")
+    assert as_calibration(said, "calib", sample) is said
+
+
+def test_arrays_of_bytes_that_a_model_refuses_may_be_images(tmp_path: Path) -> None:
+    sample = tmp_path / "0.npz"
+    np.savez(sample, x=np.zeros((1, 3, 8, 8), np.uint8))
+    refused = ModelError("the model refuses x:uint8[1,3,8,8]: no", hint="check --input")
+    assert "--preprocess imagenet" in str(as_calibration(refused, tmp_path, sample))
+    np.savez(sample, x=np.zeros((1, 3, 8, 8), np.float32))
+    assert "--preprocess" not in str(as_calibration(refused, tmp_path, sample))
 
 
 def test_one_sample_of_a_stack_has_the_models_sizes(tmp_path: Path) -> None:

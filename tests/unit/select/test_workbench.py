@@ -13,7 +13,7 @@ from edgebuild.export.result import ExportedModel
 from edgebuild.model.signature import Signature, TensorType, ValueSpec
 from edgebuild.select import workbench as workbench_module
 from edgebuild.select.metrics import ScoreCounter
-from edgebuild.select.tolerances import golden_tolerances
+from edgebuild.select.tolerances import golden_fit
 from edgebuild.select.workbench import Workbench
 
 Array = np.ndarray[Any, Any]
@@ -203,26 +203,33 @@ def samples(count: int = 3) -> list[tuple[Array, Array]]:
 
 def test_goldens_are_held_to_half_more_than_the_worst_error(tmp_path: Path) -> None:
     given = samples()
-    found = golden_tolerances(exported(tmp_path, given), CANDIDATE, engine())
+    found = golden_fit(exported(tmp_path, given), CANDIDATE, engine())
     worst = max(float(np.max(np.abs(engine().graphs["candidate"](x) - y))) for x, y in given)
-    assert found["y"] == (pytest.approx(1.5 * worst), 1e-4)
+    assert found.tolerances["y"] == (pytest.approx(1.5 * worst), 1e-4)
+
+
+def test_the_noise_on_the_goldens_is_told(tmp_path: Path) -> None:
+    given = samples()
+    found = golden_fit(exported(tmp_path, given), CANDIDATE, engine())
+    pairs = [(y, engine().graphs["candidate"](x)) for x, y in given]
+    noise = sum(float(np.sum((got - want) ** 2)) for want, got in pairs)
+    assert found.sqnr_db == pytest.approx(10 * np.log10(sum(float(np.sum(want**2)) for want, _ in pairs) / noise))
 
 
 def test_goldens_are_never_held_tighter_than_the_float_ones(tmp_path: Path) -> None:
-    found = golden_tolerances(exported(tmp_path, samples()), CANDIDATE, Engine(candidate=lambda x: x * 2))
-    assert found == {"y": (1e-5, 1e-4)}
+    found = golden_fit(exported(tmp_path, samples()), CANDIDATE, Engine(candidate=lambda x: x * 2))
+    assert found.tolerances == {"y": (1e-5, 1e-4)}
+    assert found.sqnr_db == np.inf
 
 
 def test_infinities_of_a_golden_widen_nothing(tmp_path: Path) -> None:
     given = samples(1)
     given[0][1][0, 0] = np.inf
-    found = golden_tolerances(exported(tmp_path, given), CANDIDATE, Engine(candidate=lambda x: x * 2))
-    assert found == {"y": (1e-5, 1e-4)}
+    found = golden_fit(exported(tmp_path, given), CANDIDATE, Engine(candidate=lambda x: x * 2))
+    assert found.tolerances == {"y": (1e-5, 1e-4)}
 
 
 def test_integer_goldens_that_differ_here_get_room(tmp_path: Path) -> None:
     given = [(x, np.asarray([[4, 5]])) for x, _ in samples(2)]
-    found = golden_tolerances(
-        exported(tmp_path, given, "int64"), CANDIDATE, Engine(candidate=lambda x: np.asarray([[4, 7]]))
-    )
-    assert found["y"] == (3.0, 1e-4)
+    found = golden_fit(exported(tmp_path, given, "int64"), CANDIDATE, Engine(candidate=lambda x: np.asarray([[4, 7]])))
+    assert found.tolerances["y"] == (3.0, 1e-4)

@@ -1,0 +1,68 @@
+"""Goldens of the user's own data: what calibration data hold takes the place of random numbers.
+
+On noise a trained model's activations lie elsewhere than in use: quantised, a classifier of digits keeps 42 dB on digits and 1 dB on
+noise, and goldens of noise would then let any INT8 kernel pass.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgebuild.errors import CalibrationError
+from edgebuild.model.request import DataRequest
+from edgebuild.model.resolve import last_line
+from edgebuild.model.signature import Signature
+from edgebuild.model.source import Inputs, ModelSource
+
+_SETS = 3
+
+
+def with_data(source: ModelSource, data: DataRequest) -> ModelSource:
+    """The source, with samples from calibration data in place of those of equal shapes.
+
+    Args:
+        source: A loaded model; its first sample has the best sizes, and stays the first where no data have them.
+        data: Where the data lie.
+
+    Raises:
+        CalibrationError: The data do not fit the model, or it refuses them.
+    """
+    from edgebuild.data.first import first_batches
+
+    signature = Signature(inputs=source.inputs, outputs=(), symbols=source.symbols)
+    found = first_batches(Path(data.path), signature, preprocess=data.preprocess, count=_SETS)
+    names = [spec.name for spec in source.inputs]
+    typical: list[Inputs] = []
+    for where, arrays in found:
+        if any(name not in arrays for name in names):
+            continue  # an optional input that this model always gets
+        sample = {name: np.ascontiguousarray(arrays[name]) for name in names}
+        try:
+            source.reference(sample)
+        except Exception as error:  # whatever the model raises
+            msg = f"--calib {data.path}: the model refuses {where}: {last_line(error)}"
+            raise CalibrationError(msg, hint="check names, dtypes, sizes and values of the arrays") from None
+        typical.append(sample)
+    return replace(source, samples=_merged(source.samples, typical))
+
+
+def _merged(random: Sequence[Inputs], typical: Sequence[Inputs]) -> tuple[Inputs, ...]:
+    """Samples of the best sizes first, typical ones before random ones; other sizes stay, as many as there were at least."""
+    best = _shapes(random[0])
+    covered = {_same(_shapes(sample)) for sample in typical}
+    kept = [sample for sample in random if _same(_shapes(sample)) not in covered]
+    spare = [sample for sample in random if _same(_shapes(sample)) in covered]
+    merged = [*typical, *kept]
+    merged += spare[: max(0, _SETS - len(merged))]
+    return tuple(sorted(merged, key=lambda sample: _shapes(sample) != best))
+
+
+def _shapes(sample: Inputs) -> Mapping[str, tuple[int, ...]]:
+    return {name: tuple(np.shape(value)) for name, value in sample.items()}
+
+
+def _same(shapes: Mapping[str, tuple[int, ...]]) -> Any:
+    return tuple(sorted(shapes.items()))
