@@ -229,6 +229,7 @@ def test_an_unknown_target_far_from_all_suggests_nothing() -> None:
         ("[[quantization.onnxruntime]]", "[[quantization.onxruntime]]", "unknown key quantization.onxruntime", "onnxruntime"),
         ("[[quantization.onnxruntime]]", "[[quantization.libtorch]]", "unknown key quantization.libtorch", None),
         ('weight = "int8"', 'weight = "int4"', "quantization.onnxruntime[0].weight: expected one of", "int8"),
+        ("[[quantization.onnxruntime]]", "[[quantization.tensorrt]]", "quantization.tensorrt[0].activation: expected symmetric int8", None),
         ("per_channel = true", "per_channel = 1", "quantization.onnxruntime[0].per_channel: expected true or false, got 1", None),
         ("per_channel = true", "per_chanel = true", "quantization.onnxruntime[0].per_channel is missing", "per_chanel"),
         ("schema_version = 1", "schema_version = 2", "schema_version: expected 1, got 2", "version"),

@@ -18,6 +18,7 @@ from edgebuild.quantize.placements import Placement
 from edgebuild.quantize.plan import Plan, Smoothing, Vectors
 from edgebuild.quantize.ranges import RangeMethod, choose_range
 from edgebuild.quantize.smooth import smooth
+from edgebuild.quantize.tensorrt_rules import place_for_tensorrt
 from edgebuild.targets.spec import QuantizationScheme
 
 
@@ -89,6 +90,8 @@ def write_candidate(graph: Path, plan: Plan, scheme: QuantizationScheme, forms: 
     # Factors are found on the graph in which all that can be is prepared; only there they fit.
     _rewrite(model, None if plan.equalization else plan.modes, plan.smoothing, plan.equalization, plan.modes)
     insert(model, plan, scheme, forms)
+    if scheme.placement == "tensorrt":
+        place_for_tensorrt(model)
     _save(model, path)
     return path
 

@@ -109,7 +109,9 @@ class Bases:
         self.model = load_model(graph)
         prepare(self.model)
         self.placements: tuple[Placement, ...] = placements(self.model, forms)
-        self.tables = frozenset(find_tables(self.model.graph))
+        # TensorRT takes integers from Q alone, and its parser casts none to float.
+        tables = () if scheme.placement == "tensorrt" else find_tables(self.model.graph)
+        self.tables = frozenset(tables)
 
     def makers(self) -> list[Callable[[], Base | None]]:
         """In the order in which they are to be tried."""

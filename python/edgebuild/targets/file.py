@@ -134,7 +134,7 @@ def _target(file: Path, table: Table) -> TargetSpec:
     for backend_name in section:
         if backend_name not in names:
             section.unknown(backend_name, names)
-        quantization[backend_name] = tuple(_scheme(entry) for entry in section.tables(backend_name))
+        quantization[backend_name] = tuple(_scheme(entry, backend_name) for entry in section.tables(backend_name))
     section.finish()
     if ("int8" in supported) != bool(quantization):
         got = f"{'no' if not quantization else 'a'} [quantization] with precision.supported = {list(supported)}"
@@ -192,7 +192,7 @@ def _accelerator(table: Table) -> Accelerator | None:
     return accelerator
 
 
-def _scheme(table: Table) -> QuantizationScheme:
+def _scheme(table: Table, backend: str) -> QuantizationScheme:
     scheme = QuantizationScheme(
         activation=table.choice("activation", INTEGER_TYPES),
         weight=table.choice("weight", INTEGER_TYPES),
@@ -200,7 +200,11 @@ def _scheme(table: Table) -> QuantizationScheme:
         per_channel=table.boolean("per_channel"),
         reduce_range=table.boolean("reduce_range", default=False),
         cpu_features=table.strings("cpu_features", default=()),
+        placement="tensorrt" if backend == "tensorrt" else "operators",
     )
+    if backend == "tensorrt" and not (scheme.activation == scheme.weight == "int8" and scheme.symmetric_activations):
+        got = f"{'' if scheme.symmetric_activations else 'a'}symmetric {scheme.activation} and {scheme.weight}"
+        table.fail("activation", "symmetric int8 activations and int8 weights, as TensorRT has no others", got)
     table.finish()
     return scheme
 

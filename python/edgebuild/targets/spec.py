@@ -140,6 +140,7 @@ class QuantizationScheme:
         per_channel: Whether weights have a scale for each output channel.
         reduce_range: Whether weights use 7 bits, so that pairs of products fit 16 bits.
         cpu_features: What a CPU must have for this scheme, beyond the target's own features.
+        placement: Whose rules say where Q/DQ lie: "operators", around each operator with an integer kernel, or "tensorrt".
     """
 
     activation: str
@@ -148,6 +149,7 @@ class QuantizationScheme:
     per_channel: bool
     reduce_range: bool
     cpu_features: tuple[str, ...] = ()
+    placement: str = "operators"
 
 
 @dataclass(frozen=True, kw_only=True)

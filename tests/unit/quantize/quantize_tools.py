@@ -45,6 +45,14 @@ PER_TENSOR = QuantizationScheme(
 SYMMETRIC = QuantizationScheme(
     activation="int8", weight="int8", symmetric_activations=True, per_channel=True, reduce_range=True, cpu_features=()
 )
+TENSORRT = QuantizationScheme(
+    activation="int8",
+    weight="int8",
+    symmetric_activations=True,
+    per_channel=True,
+    reduce_range=False,
+    placement="tensorrt",
+)
 FUSED = Forms(fused_products=True, recurrent=True)
 STANDARD = Forms(fused_products=False)
 EVERYTHING = MOVING | ARITHMETIC

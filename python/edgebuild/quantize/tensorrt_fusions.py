@@ -1,0 +1,191 @@
+"""Which operators TensorRT runs in one kernel with a weighted one, by the fusions that its documentation lists.
+
+Read by the rules of Q/DQ placement (``tensorrt_rules``) and by what ``edgebuild explain`` predicts of a plan. Sources: "Layer Fusion
+Catalog" and "Explicit Quantization" of NVIDIA's TensorRT documentation, and issues 1992, 2592 and 3205 of NVIDIA/TensorRT.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx_ir as ir
+
+from edgebuild.graph.values import constant_tensor, input_at, is_op, static_dims
+
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+UNARY = frozenset(
+    {
+        "Abs", "Ceil", "Clip", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "Neg",
+        "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Softplus", "Softsign", "Sqrt", "Tanh", "ThresholdedRelu",
+    }
+)  # fmt: skip
+"""Pointwise operators of one tensor."""
+
+BINARY = frozenset({"Add", "Div", "Max", "Min", "Mul", "PRelu", "Pow", "Sub"})
+"""Pointwise operators of two."""
+
+_LONGEST = 16
+"""Operators of one activation; the longest that exporters write, Gelu by its polynomial, has 8."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Kernel:
+    """A weighted operator and what runs in its kernel.
+
+    Args:
+        weighted: The convolution or product.
+        epilogue: What follows it there, in order: bias and scale, the sum with a residual, an activation.
+        residual: What the sum adds, as the Add reads it; None: there is no sum.
+        output: What leaves the kernel.
+    """
+
+    weighted: ir.Node
+    epilogue: tuple[ir.Node, ...]
+    residual: ir.Value | None
+    output: ir.Value
+
+    @property
+    def nodes(self) -> tuple[ir.Node, ...]:
+        """All of it."""
+        return (self.weighted, *self.epilogue)
+
+
+def is_weighted(node: ir.Node) -> bool:
+    """Whether a node is a convolution or product with a constant weight, quantised or not."""
+    return is_op(node, *WEIGHTED) and constant_tensor(origin(input_at(node, 1))) is not None
+
+
+def has_integer_weight(node: ir.Node) -> bool:
+    """Whether a weighted node's weight is dequantised: its data decide whether it computes on integers."""
+    weight = input_at(node, 1)
+    return is_weighted(node) and weight is not None and is_op(weight.producer(), "DequantizeLinear")
+
+
+def origin(value: ir.Value | None) -> ir.Value | None:
+    """The value before any Q and DQ that lie between it and a reader."""
+    while value is not None and is_op(value.producer(), "QuantizeLinear", "DequantizeLinear"):
+        value = value.producer().inputs[0]  # type: ignore[union-attr]
+    return value
+
+
+def readers(value: ir.Value) -> Iterator[tuple[ir.Node, int]]:
+    """Nodes that read a value, directly or behind Q and DQ, with the position of the input."""
+    for use in value.uses():
+        if is_op(use.node, "QuantizeLinear", "DequantizeLinear") and use.idx == 0:
+            yield from readers(use.node.outputs[0])
+        else:
+            yield use.node, use.idx
+
+
+def leaves(value: ir.Value) -> bool:
+    """Whether a value, or what Q and DQ make of it, is an output of the graph."""
+    if value.is_graph_output():
+        return True
+    return any(
+        leaves(use.node.outputs[0])
+        for use in value.uses()
+        if is_op(use.node, "QuantizeLinear", "DequantizeLinear") and use.idx == 0
+    )
+
+
+def is_pointwise(node: ir.Node) -> bool:
+    """Whether a node computes each element of its output from the same element of its inputs."""
+    return is_op(node, *UNARY, *BINARY)
+
+
+def find_kernels(graph: ir.Graph) -> dict[ir.Node, Kernel]:
+    """The kernel of each weighted node of the main graph, in the order of execution."""
+    order = {node: index for index, node in enumerate(graph)}
+    weighted = [node for node in graph if is_weighted(node)]
+    # Of two convolutions that one Add reads the later one takes it in: the other's result is there by then.
+    adds: dict[ir.Node, ir.Node] = {}
+    for node in weighted:
+        _, end = _linear(node)
+        add = _sum(end)
+        if add is not None:
+            adds[add] = node
+    kernels = {}
+    for node in weighted:
+        linear, end = _linear(node)
+        add = _sum(end)
+        if add is None or adds[add] is not node:
+            epilogue, output = _activation(end, order)
+            kernels[node] = Kernel(weighted=node, epilogue=(*linear, *epilogue), residual=None, output=output)
+            continue
+        residual = next(value for value in add.inputs if origin(value) is not end)
+        epilogue, output = _activation(add.outputs[0], order)
+        kernels[node] = Kernel(weighted=node, epilogue=(*linear, add, *epilogue), residual=residual, output=output)
+    return kernels
+
+
+def _linear(node: ir.Node) -> tuple[tuple[ir.Node, ...], ir.Value]:
+    """Bias and scale behind a weighted node, which its weights or its epilogue take in, and what they give."""
+    nodes: list[ir.Node] = []
+    end = node.outputs[0]
+    while (found := _only_reader(end)) is not None:
+        reader, index = found
+        if not is_op(reader, "Add", "Mul", "Sub", "Div") or not _is_vector(reader.inputs[1 - index]):
+            break
+        if index == 1 and is_op(reader, "Sub", "Div"):
+            break
+        nodes.append(reader)
+        end = reader.outputs[0]
+    return tuple(nodes), end
+
+
+def _only_reader(value: ir.Value) -> tuple[ir.Node, int] | None:
+    """The node that alone reads a value, beside it in the graph; None: there is none, or several."""
+    users = list(readers(value))
+    if len(users) != 1 or leaves(value):
+        return None
+    maker = value.producer()
+    return users[0] if maker is not None and users[0][0].graph is maker.graph else None
+
+
+def _is_vector(value: ir.Value | None) -> bool:
+    """Whether a value is a constant with at most one axis that is longer than 1: one number for each channel, or one for all."""
+    tensor = constant_tensor(origin(value))
+    return tensor is not None and sum(size > 1 for size in static_dims(tensor)) <= 1
+
+
+def _sum(end: ir.Value) -> ir.Node | None:
+    """The Add of another tensor of the same shape that alone reads a value."""
+    found = _only_reader(end)
+    if found is None or not is_op(found[0], "Add"):
+        return None
+    add, index = found
+    other = origin(add.inputs[1 - index])
+    if other is None or other is end or constant_tensor(other) is not None:
+        return None
+    if end.shape is not None and other.shape is not None and end.shape != other.shape:
+        return None  # a sum with broadcasting is a kernel of its own
+    return add
+
+
+def _activation(start: ir.Value, order: dict[ir.Node, int]) -> tuple[tuple[ir.Node, ...], ir.Value]:
+    """The pointwise nodes behind a value that depend on nothing else and whose last one alone is read outside of them."""
+    inside: dict[ir.Node, None] = {}
+    values = {start}
+    found: tuple[tuple[ir.Node, ...], ir.Value] = ((), start)
+    while len(inside) < _LONGEST:
+        near = {node for value in values for node, _ in readers(value)} - inside.keys()
+        ready = [node for node in near if node in order and is_pointwise(node) and _depends_only_on(node, values)]
+        if not ready:
+            break
+        node = min(ready, key=order.__getitem__)
+        inside[node] = None
+        values.add(node.outputs[0])
+        outside = {
+            value for value in values if leaves(value) or any(reader not in inside for reader, _ in readers(value))
+        }
+        if outside <= {node.outputs[0]}:
+            found = (tuple(inside), node.outputs[0])
+    return found
+
+
+def _depends_only_on(node: ir.Node, values: set[ir.Value]) -> bool:
+    for value in node.inputs:
+        start = origin(value)
+        if start is not None and start not in values and not _is_vector(start):
+            return False
+    return True
