@@ -10,6 +10,7 @@ import click
 from edgebuild.cli import output
 from edgebuild.cli.bundle_argument import open_bundle
 from edgebuild.cli.options import common
+from edgebuild.cli.predicted_plan import plan_lines
 from edgebuild.errors import UsageError
 from edgebuild.int8_report import advice_on_speed
 
@@ -108,6 +109,8 @@ def text_of(found: "Explanation", *, verbose: bool = False) -> list[str]:
         lines += ["", output.heading(f"Graph passes{title}: {backend.nodes[0]} nodes before, {backend.nodes[1]} after")]
         lines += _passes(backend.passes)
         lines += _int8(backend, title, verbose=verbose)
+    for plan in found.plans:
+        lines += ["", *plan_lines(plan, verbose=verbose)]
     return lines
 
 

@@ -16,6 +16,7 @@ from edgebuild.explain.analysis import analyse
 from edgebuild.explain.passes import PassExplanation, measure_passes, passes_of
 from edgebuild.explain.result import Analysis
 from edgebuild.explain.subject import Subject, open_subject, with_data
+from edgebuild.explain.tensorrt_plan import PredictedPlan, predict_plans
 from edgebuild.machine import machine_arch
 
 SCHEMA = "edgebuild.explain/1"
@@ -57,6 +58,7 @@ class Explanation:
         original_ms: Latency of the original in PyTorch; None: not measured.
         variants: As the build's report lists them.
         backends: In the target's order.
+        plans: What TensorRT will probably make of its variants.
     """
 
     bundle: Path
@@ -66,6 +68,7 @@ class Explanation:
     original_ms: float | None
     variants: Sequence[Mapping[str, Any]]
     backends: tuple[BackendExplanation, ...]
+    plans: tuple[PredictedPlan, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """One JSON object, as ``--json`` prints it."""
@@ -81,6 +84,7 @@ class Explanation:
                 for variant in self.variants
             ],
             "backends": [_backend_json(backend) for backend in self.backends],
+            "predicted_plans": [asdict(plan) for plan in self.plans],
         }
 
 
@@ -134,6 +138,7 @@ def explain(
             )
             for backend in subject.backends
         ),
+        plans=predict_plans(bundle),
     )
 
 

@@ -9,6 +9,7 @@ from edgebuild.explain.causes import ADVICE
 from edgebuild.explain.explain import BackendExplanation, Explanation
 from edgebuild.explain.findings import Finding
 from edgebuild.explain.passes import PassExplanation
+from edgebuild.explain.plan_section import plan_section
 from edgebuild.explain.result import Analysis, ValueExplanation
 
 _HISTOGRAMS = 60
@@ -60,6 +61,8 @@ def page(found: Explanation) -> str:
         title = "" if len(found.backends) == 1 else f" for {backend.backend}"
         parts += _int8(backend, title)
         parts += _passes(backend, title)
+    for plan in found.plans:
+        parts += plan_section(plan)
     return "".join([*parts, "</body></html>\n"])
 
 
