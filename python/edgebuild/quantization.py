@@ -119,6 +119,7 @@ def quantize_backend(
             requires=groups[entry["suffix"]].requires,
             tolerances={name: (pair[0], pair[1]) for name, pair in entry["tolerances"].items()},
             measured_here=entry["judged"],
+            precisions=target.precision.supported,
         )[0]
         for entry in result["graphs"]
     )

@@ -1,4 +1,4 @@
-"""Float models in half precision, and quantised ones without the quantised biases that TensorRT does not read."""
+"""Models in half precision, between integers too, and quantised ones without the quantised biases that TensorRT does not read."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +20,10 @@ _CAP = 0.1
 """Of an output's largest magnitude: a difference beyond it is no rounding, and the variant does not ship."""
 
 
+_MIXED_OPSET = 19
+"""The first whose Q and DQ take scales in float16."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HalfModel:
     """A model in float16 between float32 inputs and outputs, and the tolerances (atol, rtol) of its goldens by output name."""
@@ -31,6 +35,8 @@ class HalfModel:
 def to_float16(model: onnx.ModelProto, candidate: Candidate) -> HalfModel | None:
     """The model with weights and computation in float16; None: on the samples it overflows, or differs by more than a tenth.
 
+    What is integer in a quantised model stays so, with scales in float16, and the rest between becomes float16: that needs opset 19.
+
     Operators that float16 hurts or that engines have not in it (sums along an axis, sorting, random numbers) stay float32.
     """
     from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_float_to_float16
@@ -38,6 +44,7 @@ def to_float16(model: onnx.ModelProto, candidate: Candidate) -> HalfModel | None
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     half = convert_float_to_float16(copy, keep_io_types=True, op_block_list=[*DEFAULT_OP_BLOCK_LIST, "ReduceSum"])
+    _quantize_inputs_at_once(half, model)
     tolerances = dict(candidate.tolerances)
     spread: dict[str, tuple[float, float]] = {}
     for feed in candidate.feeds():
@@ -59,6 +66,35 @@ def to_float16(model: onnx.ModelProto, candidate: Candidate) -> HalfModel | None
         atol, rtol = tolerances[name]
         tolerances[name] = (max(atol, _SAFETY * error, _FLOOR * most), rtol)
     return HalfModel(model=half, tolerances=tolerances)
+
+
+def can_mix(model: onnx.ModelProto) -> bool:
+    """Whether Q and DQ of this model may stand between integers and float16, and there are any."""
+    opset = max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
+    return opset >= _MIXED_OPSET and any(node.op_type == "QuantizeLinear" for node in model.graph.node)
+
+
+def _quantize_inputs_at_once(half: onnx.ModelProto, model: onnx.ModelProto) -> None:
+    """Takes away the rounding to float16 of inputs that are quantised next: they are read once less, and rounded once."""
+    scales = {tensor.name: tensor for tensor in model.graph.initializer}
+    constants = {tensor.name: tensor for tensor in half.graph.initializer}
+    inputs = {value.name for value in half.graph.input}
+    casts = {n.output[0]: n for n in half.graph.node if n.op_type == "Cast" and n.input[0] in inputs}
+    for node in half.graph.node:
+        if node.op_type != "QuantizeLinear" or node.input[0] not in casts or node.input[1] not in scales:
+            continue
+        scale = onnx.TensorProto()
+        scale.CopyFrom(scales[node.input[1]])
+        scale.name = f"{node.input[1]}_float32"
+        if scale.name in constants or scale.data_type != onnx.TensorProto.FLOAT:
+            continue
+        constants[scale.name] = scale
+        half.graph.initializer.append(scale)
+        node.input[0], node.input[1] = casts[node.input[0]].input[0], scale.name
+    read = {name for node in half.graph.node for name in node.input} | {value.name for value in half.graph.output}
+    for node in casts.values():
+        if node.output[0] not in read:
+            half.graph.node.remove(node)
 
 
 def with_float_biases(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -100,12 +100,22 @@ def lower_model(
 
             shared = widened_tolerances(exported, graph)
         if shared is not None:
-            variants = [replace(variant, tolerances=shared) for variant in variants]
+            more = [variant.tolerances if precision == "int8" else None for variant in variants]
+            variants = [
+                replace(variant, tolerances=_added(shared, own)) for variant, own in zip(variants, more, strict=True)
+            ]
         entries = [entry for variant in variants for entry in _to_json(variant, requires)]
         (folder / "lowered.json").write_text(json.dumps(entries, indent=2), encoding="utf-8")
 
     folder, cached = cache.find_or_make("lower", key, make)
     return _read(folder), cached
+
+
+def _added(shared: Tolerances, own: Tolerances | None) -> Tolerances:
+    """What a graph is held to, and beside that what a form of it that rounds further may differ from the graph."""
+    if own is None:
+        return shared
+    return {name: (atol + own[name][0], max(rtol, own[name][1])) for name, (atol, rtol) in shared.items()}
 
 
 def lower_float(

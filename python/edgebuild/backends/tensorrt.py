@@ -2,9 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from edgebuild.backends.candidate import Candidate, LoweredVariant
 from edgebuild.model.signature import Signature, TensorType
+
+if TYPE_CHECKING:
+    from edgebuild.backends.half import HalfModel
 
 NAME = "tensorrt"
 ENGINE: str | None = None
@@ -19,6 +23,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "sparsity": ("0", "1"),
     "tf32": ("0", "1"),
     "timing_cache": ("0", "1"),
+    "cuda_graph": ("0", "1"),
     "dla_core": ("none", *map(str, range(16))),
 }
 """What cpp/backends/tensorrt/recipe.cpp takes beside the profiles; a test holds the two together."""
@@ -31,7 +36,7 @@ _INLINE_LIMIT = 2**31 - 2**20
 
 
 def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[LoweredVariant, ...]:
-    """Writes the models that plans are built from: float16 before float32 where the target gains by it, or the one that came quantised.
+    """Writes the models that plans are built from: float16 before float32 where the target gains by it, alone and between integers.
 
     A network's types hold in TensorRT 11, and in 10 where it is asked for them: so precision is in the model, as casts and Q/DQ.
     """
@@ -44,18 +49,17 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[
     model = onnx.load(candidate.graph)
     recipe = {**options, **profiles(candidate)}
     variants = []
-    if candidate.precision == "float32" and "float16" in candidate.precisions:
-        from edgebuild.backends.half import to_float16
-
-        half = to_float16(model, candidate)
-        if half is not None:
-            variants.append(_write(half.model, "float16", candidate, recipe, folder, half.tolerances))
     if candidate.precision == "int8":
         from edgebuild.backends.half import with_float_biases
 
         model = with_float_biases(model)
         if _has_foreign_operators(model):
             return ()
+    name = candidate.precision if candidate.precision != "float32" else ""
+    half = _in_half(model, candidate)
+    if half is not None:
+        kind = f"{name}-float16".lstrip("-")
+        variants.append(_write(half.model, kind, candidate, recipe, folder, half.tolerances))
     variants.append(_write(model, candidate.precision, candidate, recipe, folder, None))
     return tuple(variants)
 
@@ -98,6 +102,15 @@ def _sizes(signature: Signature, dim: int | str | None, sampled: int) -> Sequenc
     return known.minimum, known.best, max(known.best, sampled) if known.maximum is None else known.maximum
 
 
+def _in_half(model: Any, candidate: Candidate) -> "HalfModel | None":
+    """The model with its float parts in float16; None: the target gains nothing by it, or the model can't be so."""
+    from edgebuild.backends.half import can_mix, to_float16
+
+    if "float16" not in candidate.precisions or candidate.precision not in ("float32", "int8"):
+        return None
+    return to_float16(model, candidate) if candidate.precision == "float32" or can_mix(model) else None
+
+
 def _has_foreign_operators(model: object) -> bool:
     """Whether a quantised graph has operators that TensorRT has not: those that quantise at run time, and other engines' own."""
     import onnx
@@ -109,7 +122,7 @@ def _has_foreign_operators(model: object) -> bool:
 
 def _write(
     model: object,
-    precision: str,
+    kind: str,
     candidate: Candidate,
     recipe: Mapping[str, str],
     folder: Path,
@@ -118,12 +131,12 @@ def _write(
     import onnx
 
     assert isinstance(model, onnx.ModelProto)
-    stem = f"{NAME}-{precision}{candidate.suffix}"
+    stem = f"{NAME}-{kind}{candidate.suffix}"
     (folder / f"{stem}.onnx").write_bytes(model.SerializeToString(deterministic=True))
     return LoweredVariant(
         name=stem,
         backend=NAME,
-        precision=precision,
+        precision=kind.partition("-")[0],
         model=f"{stem}.onnx",
         inputs=candidate.inputs,
         outputs=candidate.outputs,

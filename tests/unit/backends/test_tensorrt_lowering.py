@@ -173,6 +173,79 @@ def test_a_graph_that_quantises_at_run_time_is_no_tensorrt_model(tmp_path: Path)
     assert tensorrt.lower(candidate, {}, tmp_path) == ()
 
 
+def a_quantised_candidate(folder: Path, opset: int) -> Candidate:
+    """Two products with Q/DQ before each, the second one's bias integer."""
+    rng = np.random.default_rng(4)
+    constants = {
+        "wq": rng.integers(-127, 128, (5, 3)).astype(np.int8),
+        "ws": rng.uniform(0.002, 0.02, 3).astype(np.float32),
+        "wz": np.zeros(3, np.int8),
+        "vq": rng.integers(-127, 128, (3, 3)).astype(np.int8),
+        "vs": rng.uniform(0.002, 0.02, 3).astype(np.float32),
+        "bq": rng.integers(-9000, 9000, 3).astype(np.int32),
+        "bs": np.full(3, 1e-4, np.float32),
+        "xs": np.asarray(0.025, np.float32),
+        "hs": np.asarray(0.04, np.float32),
+        "zero": np.asarray(0, np.int8),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("QuantizeLinear", ["x", "xs", "zero"], ["xq"]),
+            helper.make_node("DequantizeLinear", ["xq", "xs", "zero"], ["xd"]),
+            helper.make_node("DequantizeLinear", ["wq", "ws", "wz"], ["w"], axis=1),
+            helper.make_node("MatMul", ["xd", "w"], ["h"]),
+            helper.make_node("Relu", ["h"], ["r"]),
+            helper.make_node("QuantizeLinear", ["r", "hs", "zero"], ["rq"]),
+            helper.make_node("DequantizeLinear", ["rq", "hs", "zero"], ["rd"]),
+            helper.make_node("DequantizeLinear", ["vq", "vs", "wz"], ["v"], axis=1),
+            helper.make_node("DequantizeLinear", ["bq", "bs"], ["b"], axis=0),
+            helper.make_node("Gemm", ["rd", "v", "b"], ["y"]),
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 5])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])],
+        [numpy_helper.from_array(array, name) for name, array in constants.items()],
+    )
+    candidate = replace(a_candidate(folder), precision="int8")
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9), candidate.graph)
+    return candidate
+
+
+def test_between_integers_a_quantised_model_computes_in_float16_where_the_target_gains(tmp_path: Path) -> None:
+    candidate = a_quantised_candidate(tmp_path, opset=20)
+    out = tmp_path / "out"
+    out.mkdir()
+    mixed, plain = tensorrt.lower(candidate, {}, out)
+    assert (mixed.name, mixed.precision) == ("tensorrt-int8-float16", "int8")
+    assert (plain.name, plain.precision) == ("tensorrt-int8", "int8")
+    proto = onnx.load(out / mixed.model)
+    onnx.checker.check_model(proto, full_check=True)
+    types = {tensor.name: tensor.data_type for tensor in proto.graph.initializer}
+    assert {types[name] for name in ("wq", "vq")} == {TensorProto.INT8}
+    assert {types[name] for name in ("ws", "vs", "hs", "b")} == {TensorProto.FLOAT16}
+    first = next(node for node in proto.graph.node if node.op_type == "QuantizeLinear")
+    assert first.input[0] == "x", "an input becomes integers at once"
+    assert types[first.input[1]] == TensorProto.FLOAT
+    assert [node.op_type for node in proto.graph.node].count("Cast") == 1, "of the output alone"
+    with np.load(tmp_path / "0.npz") as arrays:
+        feed = {"x": arrays["in.0"]}
+    (exact,) = onnxruntime.InferenceSession(str(out / plain.model)).run(None, feed)
+    (got,) = onnxruntime.InferenceSession(str(out / mixed.model)).run(None, feed)
+    assert mixed.tolerances is not None
+    atol, rtol = mixed.tolerances["y"]
+    assert 0 < np.max(np.abs(got - exact)) <= atol + rtol * np.max(np.abs(exact))
+    assert atol < 0.2 * np.max(np.abs(exact))
+    assert plain.tolerances is None
+
+
+@pytest.mark.parametrize(("opset", "precisions"), [(17, ("float32", "float16", "int8")), (20, ("float32", "int8"))])
+def test_without_float16_scales_or_without_gain_a_quantised_model_stays_as_it_is(
+    tmp_path: Path, opset: int, precisions: tuple[str, ...]
+) -> None:
+    candidate = replace(a_quantised_candidate(tmp_path, opset), precisions=precisions)
+    assert [v.name for v in tensorrt.lower(candidate, {}, tmp_path)] == ["tensorrt-int8"]
+
+
 def test_signatures_that_tensorrt_has_no_form_for_are_told_apart() -> None:
     def signature(kind: TensorType | ContainerType) -> Signature:
         return Signature(inputs=(ValueSpec(name="x", type=kind),), outputs=())
