@@ -14,6 +14,7 @@
 #include "tensorrt/engine.hpp"
 #include "tensorrt/plan_store.hpp"
 #include "tensorrt/recipe.hpp"
+#include "tensorrt/recorded_run.hpp"
 
 namespace edgebuild::tensorrt {
 
@@ -105,12 +106,14 @@ class Context {
   explicit Context(Model& model) noexcept : model_(model) {}
   Status bind_inputs(const eb_value* inputs, void* stream);
   Status bind_outputs(eb_value* outputs);
+  Status enqueue(void* stream);
   Status fetch(eb_value* outputs, void* stream);
   /// EB_BUFFER_TOO_SMALL with the sizes that are needed; OK if every bound output is large enough.
   Status check_capacity(eb_value* outputs, bool all) const;
 
   Model& model_;
   std::unique_ptr<Execution> execution_;
+  std::optional<RecordedRun> recorded_;  ///< If the recipe wants it and nothing of the plan lies on the host.
   void* stream_ = nullptr;
   std::vector<std::unique_ptr<DeviceMemory>> input_memory_;
   std::vector<std::unique_ptr<DeviceMemory>> output_memory_;

@@ -102,11 +102,17 @@ Status Context::create(Model& model, std::unique_ptr<Context>* out) {
   context->host_inputs_.resize(model.inputs().size());
   context->host_outputs_.resize(model.outputs().size());
   context->results_.resize(model.outputs().size());
+  const std::vector<TensorInfo>& tensors = model.plan().tensors();
+  if (model.recipe().cuda_graph &&
+      std::none_of(tensors.begin(), tensors.end(), [](const TensorInfo& tensor) { return tensor.on_host; })) {
+    context->recorded_.emplace(cuda);
+  }
   *out = std::move(context);
   return {};
 }
 
 Context::~Context() {
+  recorded_.reset();  // It names memory of the execution.
   execution_.reset();
   if (stream_ != nullptr) model_.backend().cuda()->destroy_stream(stream_);
 }
@@ -122,15 +128,21 @@ Status Context::run(const eb_value* inputs, std::size_t input_count, eb_value* o
   void* const stream = given != nullptr ? given : stream_;
   EDGEBUILD_RETURN_IF_ERROR(bind_inputs(inputs, stream));
   EDGEBUILD_RETURN_IF_ERROR(bind_outputs(outputs));
-  const Status queued = execution_->enqueue(stream);
+  const Status queued = enqueue(stream);
   const Status done = cuda->wait(stream);  // Also after a failure: what was queued may still use the caller's buffers.
   EDGEBUILD_RETURN_IF_ERROR(queued);
   EDGEBUILD_RETURN_IF_ERROR(done);
   return fetch(outputs, stream);
 }
 
+Status Context::enqueue(void* stream) {
+  const bool known = std::all_of(results_.begin(), results_.end(), [](const Result& result) { return result.known; });
+  return recorded_ && known ? recorded_->enqueue(*execution_, stream) : execution_->enqueue(stream);
+}
+
 Status Context::bind_inputs(const eb_value* inputs, void* stream) {
   const Cuda& cuda = *model_.backend().cuda();
+  if (recorded_) recorded_->begin();
   for (std::size_t i = 0; i < model_.inputs().size(); ++i) {
     const Port& port = model_.inputs()[i];
     if (!port.tensor) continue;
@@ -155,6 +167,7 @@ Status Context::bind_inputs(const eb_value* inputs, void* stream) {
     }
     EDGEBUILD_RETURN_IF_ERROR(execution_->bind_input(*port.tensor, {input.shape, input.rank}, address)
                                   .with_context("input '" + port.name + "'"));
+    if (recorded_) recorded_->add(address, {input.shape, input.rank});
   }
   return {};
 }
@@ -186,6 +199,7 @@ Status Context::bind_outputs(eb_value* outputs) {
       result.address = output_memory_[i]->get();
     }
     EDGEBUILD_RETURN_IF_ERROR(execution_->bind_output(*port.tensor, result.address));
+    if (recorded_) recorded_->add(result.address, result.shape);
   }
   return {};
 }

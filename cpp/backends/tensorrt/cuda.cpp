@@ -19,6 +19,7 @@ constexpr int kAttributeMajor = 75;
 constexpr int kAttributeMinor = 76;
 constexpr int kMemcpyDefault = 4;
 constexpr unsigned kStreamNonBlocking = 1;
+constexpr int kCaptureThreadLocal = 1;
 
 constexpr const char* kLibraries[] = {"libcudart.so.13", "libcudart.so.12", "libcudart.so.11.0"};
 
@@ -35,15 +36,25 @@ std::string version_text(int version) {
 }  // namespace
 
 Result<std::shared_ptr<const Cuda>> Cuda::open() {
-  void* library = nullptr;
-  std::string reason;
+  std::string missing;
+  Status refused;
   for (const char* const name : kLibraries) {
-    library = dlopen(name, RTLD_NOW | RTLD_LOCAL);  // Never closed: it has state of its own.
-    if (library != nullptr) break;
-    const char* const error = dlerror();
-    reason += (reason.empty() ? "" : "; ") + std::string(error != nullptr ? error : name);
+    void* const library = dlopen(name, RTLD_NOW | RTLD_LOCAL);  // Never closed: it has state of its own.
+    if (library == nullptr) {
+      const char* const error = dlerror();
+      missing += (missing.empty() ? "" : "; ") + std::string(error != nullptr ? error : name);
+      continue;
+    }
+    Result<std::shared_ptr<const Cuda>> cuda = from(library);
+    // An older runtime beside it may do with the driver that is here.
+    if (cuda.ok() || cuda.status().code() != Code::kIncompatible) return cuda;
+    if (refused.ok()) refused = cuda.status();
   }
-  if (library == nullptr) return Status(Code::kNotFound, "CUDA's runtime can't be opened: " + reason);
+  if (!refused.ok()) return refused;
+  return Status(Code::kNotFound, "CUDA's runtime can't be opened: " + missing);
+}
+
+Result<std::shared_ptr<const Cuda>> Cuda::from(void* library) {
   std::shared_ptr<Cuda> cuda(new Cuda);
   std::string lacking;
   const auto need = [&](const char* name, auto* out) {
@@ -68,6 +79,13 @@ Result<std::shared_ptr<const Cuda>> Cuda::open() {
   need("cudaGetErrorString", &cuda->get_error_string_);
   need("cudaGetLastError", &cuda->get_last_error_);
   if (!lacking.empty()) return Status(Code::kIncompatible, "CUDA's runtime library has no function " + lacking);
+  const bool records = find(library, "cudaStreamBeginCapture", &cuda->begin_capture_) &&
+                       find(library, "cudaStreamEndCapture", &cuda->end_capture_) &&
+                       find(library, "cudaGraphInstantiateWithFlags", &cuda->instantiate_) &&
+                       find(library, "cudaGraphLaunch", &cuda->graph_launch_) &&
+                       find(library, "cudaGraphDestroy", &cuda->graph_destroy_) &&
+                       find(library, "cudaGraphExecDestroy", &cuda->graph_exec_destroy_);
+  if (!records) cuda->begin_capture_ = nullptr;
   int count = 0;
   const int error = cuda->get_device_count_(&count);
   if (error == kErrorInsufficientDriver && cuda->driver_version() == "0.0") {
@@ -153,6 +171,25 @@ Status Cuda::make_stream(Stream* out) const { return take(stream_create_(out, kS
 void Cuda::destroy_stream(Stream stream) const noexcept { stream_destroy_(stream); }
 
 Status Cuda::wait(Stream stream) const { return take(stream_synchronize_(stream), "the GPU"); }
+
+Status Cuda::begin_recording(Stream stream) const {
+  if (begin_capture_ == nullptr) return Status(Code::kUnsupported, "this CUDA runtime records no graphs");
+  return take(begin_capture_(stream, kCaptureThreadLocal), "a CUDA graph");
+}
+
+Status Cuda::end_recording(Stream stream, Graph* out) const {
+  *out = nullptr;
+  void* recorded = nullptr;
+  EDGEBUILD_RETURN_IF_ERROR(take(end_capture_(stream, &recorded), "a CUDA graph"));
+  const Status made = take(instantiate_(out, recorded, 0), "a CUDA graph");
+  graph_destroy_(recorded);
+  if (!made.ok()) *out = nullptr;
+  return made;
+}
+
+Status Cuda::launch(Graph graph, Stream stream) const { return take(graph_launch_(graph, stream), "a CUDA graph"); }
+
+void Cuda::destroy_graph(Graph graph) const noexcept { graph_exec_destroy_(graph); }
 
 Status DeviceMemory::reserve(std::size_t size) {
   const std::size_t wanted = std::max<std::size_t>(size, 256);  // TensorRT wants an address also for nothing.

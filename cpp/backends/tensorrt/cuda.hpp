@@ -17,12 +17,12 @@ namespace edgebuild::tensorrt {
 class Cuda {
  public:
   using Stream = void*;
+  using Graph = void*;  ///< Work that was recorded and can be queued as one.
 
-  /// Opens the library of a major that is there, and looks for a device.
+  /// Opens the newest library whose driver is there, and looks for a device.
   ///
-  /// @return kNotFound: there is no library, or no device; kIncompatible: the driver is older than the library needs,
-  /// or
-  ///         the library lacks a function.
+  /// @return kNotFound: there is no library, or no device; kIncompatible: the driver is older than each library needs,
+  ///         or the library lacks a function.
   static Result<std::shared_ptr<const Cuda>> open();
 
   [[nodiscard]] std::string runtime_version() const;  ///< E.g. "12.6".
@@ -41,8 +41,16 @@ class Cuda {
   void destroy_stream(Stream stream) const noexcept;
   [[nodiscard]] Status wait(Stream stream) const;
 
+  /// Begins to record what this thread queues on a stream, instead of running it. kUnsupported: the library can't.
+  [[nodiscard]] Status begin_recording(Stream stream) const;
+  /// Ends it, also where what was queued failed. NULL and a failure: it can't be recorded.
+  [[nodiscard]] Status end_recording(Stream stream, Graph* out) const;
+  [[nodiscard]] Status launch(Graph graph, Stream stream) const;
+  void destroy_graph(Graph graph) const noexcept;
+
  private:
   Cuda() = default;
+  static Result<std::shared_ptr<const Cuda>> from(void* library);
   [[nodiscard]] Status take(int error, const std::string& what) const;
 
   int (*get_device_count_)(int*) = nullptr;
@@ -58,6 +66,12 @@ class Cuda {
   int (*stream_create_)(Stream*, unsigned) = nullptr;
   int (*stream_destroy_)(Stream) = nullptr;
   int (*stream_synchronize_)(Stream) = nullptr;
+  int (*begin_capture_)(Stream, int) = nullptr;  // These may be missing.
+  int (*end_capture_)(Stream, void**) = nullptr;
+  int (*instantiate_)(Graph*, void*, unsigned long long) = nullptr;
+  int (*graph_launch_)(Graph, Stream) = nullptr;
+  int (*graph_destroy_)(void*) = nullptr;
+  int (*graph_exec_destroy_)(Graph) = nullptr;
   const char* (*get_error_string_)(int) = nullptr;
   int (*get_last_error_)() = nullptr;
 };

@@ -78,6 +78,7 @@ Status read_option(const std::string& name, const std::string& value, Recipe& re
   if (name == "device") return read_number(name, value, 255u, &recipe.device);
   if (name == "sparsity") return read_flag(name, value, &recipe.sparsity);
   if (name == "tf32") return read_flag(name, value, &recipe.tf32);
+  if (name == "cuda_graph") return read_flag(name, value, &recipe.cuda_graph);
   if (name == "timing_cache") return read_flag(name, value, &recipe.timing_cache);
   if (name == "dla_core") {
     if (value == "none") return {};
@@ -91,7 +92,7 @@ Status read_option(const std::string& name, const std::string& value, Recipe& re
   }
   return Status(Code::kUsage, "the tensorrt backend has no option '" + name +
                                   "'; it knows workspace_mib, optimization_level, device, sparsity, tf32, "
-                                  "timing_cache, dla_core and profile.INPUT");
+                                  "timing_cache, cuda_graph, dla_core and profile.INPUT");
 }
 
 std::string shape_text(const std::vector<std::int64_t>& shape) {

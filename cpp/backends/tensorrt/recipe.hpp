@@ -27,14 +27,15 @@ struct Recipe {
   bool sparsity = false;                          ///< Use 2:4 structured sparsity where weights have it.
   bool tf32 = false;                              ///< Round float32 products to 10 bits of mantissa.
   bool timing_cache = true;                       ///< Keep what was measured, for later builds on this machine.
+  bool cuda_graph = false;                        ///< Queue runs of the same shapes and addresses as one.
   std::uint32_t optimization_level = 3;           ///< 0 (fast build) to 5 (fast plan).
   std::uint32_t device = 0;                       ///< CUDA's number of the GPU.
 
-  /// One line a field, the same text for the same recipe. What hangs on no plan (the timing cache) is left out.
+  /// One line a field, the same text for the same recipe. What hangs on no plan (the timing cache, graphs) is left out.
   [[nodiscard]] std::string text() const;
 };
 
-/// Parses options: workspace_mib, dla_core ("none" or a number), sparsity, tf32, timing_cache ("0", "1"),
+/// Parses options: workspace_mib, dla_core ("none" or a number), sparsity, tf32, timing_cache, cuda_graph ("0", "1"),
 /// optimization_level, device, and for each dynamic input `profile.NAME` = "MIN:BEST:MAX", each with sizes such as
 /// "1,3,224,224".
 ///

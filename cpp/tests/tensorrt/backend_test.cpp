@@ -209,4 +209,70 @@ TEST_CASE("values on the device are used where they lie: nothing is copied") {
   CHECK(run_at(1) == 2);  // TensorRT wants addresses that are multiples of 256.
 }
 
+TEST_CASE("runs of the same shapes and addresses are queued as one graph, and any others as they are") {
+  const Double control;
+  RunnerBundle bundle("tensorrt", "scale 2");
+  static_cast<void>(double_bundle(bundle));
+  bundle.variant()["options"]["cuda_graph"] = "1";
+  const std::string path = bundle.write();
+  prepare(path, control);
+  void* const cudart = dlopen("libcudart.so.13", RTLD_NOW);
+  REQUIRE(cudart != nullptr);
+  const auto launches = reinterpret_cast<int (*)()>(dlsym(cudart, "edgebuild_double_launches"));
+  alignas(256) std::array<float, 64> x{};
+  alignas(256) std::array<float, 64> y{};
+  const auto run = [&](Runner& runner, std::int64_t rows, float first) {
+    x.fill(first);
+    y.fill(0);
+    const std::int64_t shape[] = {rows, 3};
+    eb_value input = Value::view(EB_FLOAT32, shape, x.data(), static_cast<std::size_t>(rows) * 12).value().raw();
+    input.device_type = EB_DEVICE_CUDA;
+    eb_value output = Value::bound(y.data(), 64).raw();
+    output.device_type = EB_DEVICE_CUDA;
+    const int before = launches();
+    REQUIRE(RunnerAccess::run(runner, {&input, 1}, {&output, 1}, {}).ok());
+    CHECK(y[0] == 2 * first);
+    CHECK(y[static_cast<std::size_t>(rows) * 3 - 1] == 2 * first);
+    return launches() - before;
+  };
+  {
+    Runner runner = load_or_die(path, options_for(control));
+    CHECK(run(runner, 1, 3) == 0);  // TensorRT sets itself up.
+    CHECK(run(runner, 1, 4) == 1);
+    CHECK(run(runner, 1, 5) == 1);  // What lies there now is read, not what was recorded with.
+    CHECK(run(runner, 2, 6) == 0);
+    CHECK(run(runner, 2, 7) == 1);
+    CHECK(run(runner, 1, 8) == 0);
+  }
+  control.set("ungraphed", "1");
+  Runner runner = load_or_die(path, options_for(control));
+  for (int i = 0; i < 4; ++i) CHECK(run(runner, 1, static_cast<float>(i)) == 0);
+}
+
+TEST_CASE("outputs whose sizes only the run tells, or that lie on the host, are never recorded") {
+  const Double control;
+  for (const char* const program : {"positive", "shape"}) {
+    RunnerBundle bundle("tensorrt", program);
+    static_cast<void>(double_bundle(bundle));
+    bundle.variant()["options"]["cuda_graph"] = "1";
+    const bool shape = program[0] == 's';
+    bundle.manifest()["signature"]["outputs"][0]["type"] =
+        shape ? tensor_type("int64", {2}) : tensor_type("float32", {nullptr});
+    bundle.manifest()["goldens"] = Json::array();
+    const std::string path = bundle.write();
+    prepare(path, control);
+    LoadOptions options = options_for(control);
+    options.variant = "trt";
+    Runner runner = load_or_die(path, options);
+    for (int i = 1; i < 4; ++i) {
+      const std::vector<float> x(6, static_cast<float>(i));
+      std::vector<Value> inputs;
+      inputs.push_back(view(x, {2, 3}));
+      std::vector<Value> outputs(1);
+      REQUIRE(runner.run(inputs, outputs).ok());
+      CHECK(outputs[0].byte_size() == (shape ? 16 : 24));
+    }
+  }
+}
+
 }  // namespace

@@ -38,6 +38,15 @@ TEST_CASE("no device and a driver that is too old are told apart") {
   CHECK(old.message().find("the driver knows CUDA 11.4, the runtime library is CUDA 12.6") == 0);
 }
 
+TEST_CASE("a runtime that is too new for the driver gives way to an older one beside it") {
+  const Double control;
+  control.set("driver", "12040");
+  const Result<std::shared_ptr<const Cuda>> cuda = Cuda::open();
+  REQUIRE(cuda.ok());
+  CHECK(cuda.value()->runtime_version() == "12.2");
+  CHECK(cuda.value()->driver_version() == "12.4");
+}
+
 TEST_CASE("device memory grows, never shrinks, and is there also for nothing") {
   const Double control;
   const Result<std::shared_ptr<const Cuda>> cuda = Cuda::open();

@@ -2,12 +2,15 @@
 // it behaves:
 //   gpu      the device's name, default "Double"      none     there is no device
 //   driver   CUDA version of the driver, e.g. 12020   free_mib free memory of the device
-// Each copy is counted, for tests that must see none.
+//   ungraphed nothing can be recorded
+// Each copy and each launch of a graph is counted. What the double of the engine queues on a stream that is recorded it
+// hands to edgebuild_double_record.
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -16,8 +19,17 @@ namespace {
 constexpr int kOutOfMemory = 2;
 constexpr int kInsufficientDriver = 35;
 constexpr int kNoDevice = 100;
-constexpr int kRuntime = 12060;
+constexpr int kCaptureInvalid = 901;
+constexpr int kRuntime = EDGEBUILD_DOUBLE_CUDART;
 int copies = 0;
+int launches = 0;
+
+struct Work {
+  void (*run)(void*);
+  void* data;
+};
+using Recording = std::vector<Work>;
+thread_local Recording* recording = nullptr;
 
 std::string read(const char* name, const char* otherwise) {
   const char* const folder = std::getenv("EDGEBUILD_TENSORRT_DOUBLE");
@@ -82,4 +94,41 @@ EXPORT int cudaStreamDestroy(void* /*stream*/) { return 0; }
 EXPORT int cudaStreamSynchronize(void* /*stream*/) { return 0; }
 EXPORT const char* cudaGetErrorString(int error) { return error == kOutOfMemory ? "out of memory" : "invalid device"; }
 EXPORT int cudaGetLastError() { return 0; }
+EXPORT int cudaStreamBeginCapture(void* /*stream*/, int mode) {
+  if (mode != 1 || recording != nullptr) return 1;
+  recording = new Recording;
+  return 0;
+}
+EXPORT int cudaStreamEndCapture(void* /*stream*/, void** graph) {
+  *graph = recording;
+  recording = nullptr;
+  if (read("ungraphed", "").empty()) return 0;
+  delete static_cast<Recording*>(*graph);
+  *graph = nullptr;
+  return kCaptureInvalid;
+}
+EXPORT int cudaGraphInstantiateWithFlags(void** executable, void* graph, unsigned long long flags) {
+  *executable = new Recording(*static_cast<Recording*>(graph));
+  return flags == 0 ? 0 : 1;
+}
+EXPORT int cudaGraphLaunch(void* executable, void* /*stream*/) {
+  ++launches;
+  for (const Work& work : *static_cast<Recording*>(executable)) work.run(work.data);
+  return 0;
+}
+EXPORT int cudaGraphDestroy(void* graph) {
+  delete static_cast<Recording*>(graph);
+  return 0;
+}
+EXPORT int cudaGraphExecDestroy(void* executable) {
+  delete static_cast<Recording*>(executable);
+  return 0;
+}
+/// Whether a stream is recorded; then `run` is called with `data` whenever the recording is launched.
+EXPORT int edgebuild_double_record(void (*run)(void*), void* data) {
+  if (recording == nullptr) return 0;
+  recording->push_back({run, data});
+  return 1;
+}
 EXPORT int edgebuild_double_copies() { return copies; }
+EXPORT int edgebuild_double_launches() { return launches; }

@@ -8,6 +8,8 @@
 //   absent   the library is not there             builds   one byte a build    timing  the timing cache that a build
 //   was given slow_ms  how long a build takes
 
+#include <dlfcn.h>
+
 #include <chrono>
 #include <cstdlib>
 #include <cstring>
@@ -68,6 +70,21 @@ class DoubleExecution final : public Execution {
     return {};
   }
   Status enqueue(void* /*stream*/) override {
+    if (recorded_ && recorded_(run_again, this) != 0) return {};
+    return compute();
+  }
+  std::vector<std::int64_t> produced_shape(const TensorInfo& /*tensor*/) override { return produced_; }
+
+ private:
+  using Record = int (*)(void (*)(void*), void*);
+
+  static void run_again(void* self) { static_cast<void>(static_cast<DoubleExecution*>(self)->compute()); }
+  static Record find_record() {
+    void* const cudart = dlopen("libcudart.so.13", RTLD_NOW | RTLD_NOLOAD);
+    return cudart != nullptr ? reinterpret_cast<Record>(dlsym(cudart, "edgebuild_double_record")) : nullptr;
+  }
+
+  Status compute() {
     std::size_t count = 1;
     for (const std::int64_t size : shape_) count *= static_cast<std::size_t>(size);
     if (program_ == "shape") {
@@ -89,10 +106,9 @@ class DoubleExecution final : public Execution {
     for (std::size_t i = 0; i < count; ++i) static_cast<float*>(output_)[i] = scale * input_[i];
     return {};
   }
-  std::vector<std::int64_t> produced_shape(const TensorInfo& /*tensor*/) override { return produced_; }
 
- private:
   std::string program_;
+  Record recorded_ = find_record();
   std::vector<std::int64_t> shape_;
   std::vector<std::int64_t> produced_;
   const float* input_ = nullptr;
