@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from edgebuild import errors as errors
     from edgebuild.build import build as build
     from edgebuild.bundle.reader import Bundle as Bundle
+    from edgebuild.preparing import prepare as prepare
     from edgebuild.runtime import Cancellation as Cancellation
     from edgebuild.runtime import Runner as Runner
     from edgebuild.targets import load_target as load_target
 
-__all__ = ["Bundle", "Cancellation", "Runner", "__version__", "build", "errors", "load_target"]
+__all__ = ["Bundle", "Cancellation", "Runner", "__version__", "build", "errors", "load_target", "prepare"]
 
 # Imported on first use: a board runs bundles without ever paying for the builder.
 _HOMES = {
@@ -34,6 +35,7 @@ _HOMES = {
     "Runner": "edgebuild.runtime",
     "build": "edgebuild.build",
     "load_target": "edgebuild.targets",
+    "prepare": "edgebuild.preparing",
 }
 
 

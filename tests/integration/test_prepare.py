@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgebuild import prepare
 from edgebuild.bundle.manifest import Target, Tolerance, Variant
 from edgebuild.bundle.reader import GoldenArrays
 from edgebuild.bundle.writer import BundleFile, write_bundle
+from edgebuild.errors import GateError, IncompatibleError, UsageError
 from edgebuild.machine import machine_arch
 from edgebuild.model.signature import Signature, SymbolRange, TensorType, ValueSpec
 
@@ -39,7 +41,7 @@ CPU = {
 class Board:
     """A bundle whose TensorRT variant computes y = 2x like the reference variant behind it, and what the double is told."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *files: BundleFile) -> None:
         self.told = folder / "double"
         self.told.mkdir()
         self.bundle = folder / "m.edge"
@@ -76,6 +78,7 @@ class Board:
                 BundleFile(path="model/m.onnx", source=b"scale 2"),
                 BundleFile(path="model/cpu.json", source=json.dumps(CPU).encode()),
                 BundleFile(path="lib/libedgebuild_tensorrt.so", source=DOUBLES / "libtensorrt_double.so"),
+                *files,
             ],
             goldens=[GoldenArrays(inputs={"x": x}, outputs={"y": 2 * x})],
         )
@@ -148,3 +151,25 @@ def test_the_result_is_one_object_with_the_exit_code(board: Board) -> None:
     (board.told / "absent").write_text("1")
     _, err = board.edgerun("prepare", "--variant", "trt", code=5)
     assert "edgerun: error: nothing could be prepared: variant trt: TensorRT 10 can't be opened" in err
+
+
+def test_in_python_a_bundle_is_prepared_by_its_own_runner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    board = Board(tmp_path, BundleFile(path="bin/edgerun", source=EDGERUN, executable=True))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(DOUBLES))
+    monkeypatch.setenv("EDGEBUILD_TENSORRT_DOUBLE", str(board.told))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    first = prepare(board.bundle, state_dir=board.state)
+    assert [(one.variant, one.result, one.reason) for one in first] == [("trt", "made", None)]
+    assert first[0].seconds > 0
+    again = prepare(board.bundle, state_dir=board.state, every=True)
+    assert [(one.variant, one.result) for one in again] == [("trt", "ready"), ("cpu", "nothing to make")]
+    assert "edgerun: variant trt (tensorrt" in board.run()
+    assert prepare(board.bundle, state_dir=board.state, variant="cpu")[0].result == "nothing to make"
+    (board.told / "wrong").write_text("99")
+    with pytest.raises(GateError, match="output 'y', golden 0"):
+        prepare(board.bundle, state_dir=board.state, variant="trt", anew=True)
+    (board.told / "absent").write_text("1")
+    with pytest.raises(IncompatibleError, match="TensorRT 10 can't be opened"):
+        prepare(board.bundle, state_dir=board.state, variant="trt")
+    with pytest.raises(UsageError, match="no variant matches"):
+        prepare(board.bundle, state_dir=board.state, variant="gpu")

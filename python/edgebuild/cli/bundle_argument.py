@@ -1,4 +1,4 @@
-"""Commands that hand a bundle to the runner it carries: verify, run, bench and tune take what edgerun takes."""
+"""Commands that hand a bundle to the runner it carries: verify, run, bench, tune and prepare take what edgerun takes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +13,10 @@ from edgebuild.errors import BundleError, IncompatibleError, UsageError
 if TYPE_CHECKING:
     from edgebuild.bundle.reader import Bundle
     from edgebuild.devices.emulator import Emulator
+
+
+_ON_THE_BOARD = {"tune": "its times say nothing about the board", "prepare": "what it makes holds where it is made"}
+"""Commands that an emulator is no use for, and why."""
 
 
 def open_bundle(path: str) -> "Bundle":
@@ -84,9 +88,9 @@ def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "E
     here = foreign if can_run(target.arch) else f"this machine is {machine_arch()}"
     told = f"{path} is built for {target.name} ({target.arch}), {here}"
     unpack = f"tar xf {bundle.path.name}, then " if bundle.is_archive else ""
-    if command == "tune":
-        msg = f"{told}: its times say nothing about the board"
-        raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun tune")
+    if command in _ON_THE_BOARD:
+        msg = f"{told}: {_ON_THE_BOARD[command]}"
+        raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun {command}")
     if not is_emulated(target.arch):
         msg = f"{told}, and no emulator for it is known"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun {command}")
@@ -134,8 +138,13 @@ def input_options() -> list[click.Option]:
     ]
 
 
-def runner_command(name: str, options: Sequence[click.Option], *, choosing: bool = True) -> click.Command:
-    """The command ``name``: a bundle, its own ``options``, those that choose a variant if it is ``choosing`` one, and those of all."""
+def runner_command(
+    name: str, options: Sequence[click.Option], *, choosing: bool = True, limited: bool = True
+) -> click.Command:
+    """The command ``name``: a bundle, its own ``options``, those that choose a variant if it is ``choosing`` one, and those of all.
+
+    ``limited``: Whether its steps may be given a time limit.
+    """
     choice: list[click.Parameter] = [
         click.Option(["--backend"], metavar="B", help="Only variants of this backend."),
         click.Option(["--variant"], metavar="V", help="Only this variant."),
@@ -144,8 +153,8 @@ def runner_command(name: str, options: Sequence[click.Option], *, choosing: bool
         click.Option(["--no-tuning"], is_flag=True, help="Try variants in the target's order, whatever `tune` kept."),
     ]
     common: list[click.Parameter] = [
-        click.Option(["--state-dir"], metavar="DIR", help="Where `tune` keeps what it measured."),
-        click.Option(["--deadline"], metavar="SECONDS", type=float, help="Limit of loading, and of each inference."),
+        click.Option(["--state-dir"], metavar="DIR", help="Where `tune` and `prepare` keep what they made."),
+        *([_deadline()] if limited else []),
         click.Option(["--json"], is_flag=True, help="Print one JSON object and nothing else on stdout."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Say more; show the traceback of an error."),
     ]
@@ -161,6 +170,10 @@ def runner_command(name: str, options: Sequence[click.Option], *, choosing: bool
     )
     command.callback = _callback(name, command)
     return command
+
+
+def _deadline() -> click.Option:
+    return click.Option(["--deadline"], metavar="SECONDS", type=float, help="Limit of loading, and of each inference.")
 
 
 def _callback(name: str, command: click.Command) -> Callable[..., int]:

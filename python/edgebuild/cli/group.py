@@ -17,6 +17,7 @@ COMMANDS: Mapping[str, str] = {
     "verify": "Check every hash of a bundle and run its goldens.",
     "run": "Run a bundle's model on arrays from files.",
     "tune": "Measure a bundle's variants; the fastest is then tried first.",
+    "prepare": "Make on this machine what variants need before they run.",
     "explain": "Show what a build did, and why INT8 loses accuracy.",
     "bench": "Measure a bundle's latency and throughput here.",
     "doctor": "Show what is there, what is missing and how to get it.",

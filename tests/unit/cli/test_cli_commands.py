@@ -256,6 +256,8 @@ def test_inspect_of_a_damaged_bundle_is_exit_3(invoke: Invoke, make_bundle: Call
         (["bench", "--backend", "b", "--option", "k=v", "--deadline", "3", "--no-fallback"],
          ["--backend=b", "--no-fallback", "--option=k=v", "--deadline=3.0"]),
         (["run", "--no-tuning", "--state-dir", "s"], ["--no-tuning", "--state-dir=s"]),
+        (["prepare", "--variant", "v", "--all", "--anew", "--option", "workspace_mib=64", "--state-dir", "s"],
+         ["--variant=v", "--option=workspace_mib=64", "--all", "--anew", "--state-dir=s"]),
         (["tune", "--threads", "1,default", "--state-dir", "s", "--seconds", "0"],
          ["--threads=1,default", "--seconds=0.0", "--state-dir=s"]),
     ],
@@ -273,7 +275,7 @@ def test_runner_commands_hand_over_flags_output_and_exit_code(
     assert result.err == "to stderr\n"
 
 
-@pytest.mark.parametrize("command", ["verify", "run", "bench", "tune"])
+@pytest.mark.parametrize("command", ["verify", "run", "bench", "tune", "prepare"])
 @pytest.mark.parametrize("arch", ["riscv64", "of-nobody"])  # an emulator might be had, and none can be known
 def test_a_foreign_bundle_is_incompatible_and_says_what_to_do(
     invoke: Invoke, make_bundle: Callable[..., Path], command: str, arch: str

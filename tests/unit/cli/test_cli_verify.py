@@ -84,7 +84,11 @@ def test_without_an_emulator_it_is_said_which_features_are_missing(
 ) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     path = str(make_bundle(features=["warp_drive"]))
-    for command, said in [("verify", "there is no emulator"), ("tune", "its times say nothing about the board")]:
+    for command, said in [
+        ("verify", "there is no emulator"),
+        ("tune", "its times say nothing about the board"),
+        ("prepare", "what it makes holds where it is made"),
+    ]:
         result = invoke(command, path)
         assert result.code == 5
         assert "this machine's CPU lacks warp_drive" in result.err
