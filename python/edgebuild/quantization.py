@@ -22,10 +22,10 @@ from edgebuild.model.importing import import_attribute
 from edgebuild.model.request import DataRequest
 from edgebuild.native.engines import engine_pin, fetch_engine
 from edgebuild.options import QuantizeOptions
-from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.schemes import group_schemes
 from edgebuild.report import Progress
 from edgebuild.select.budget import Budget
+from edgebuild.select.decisions import decided_plans, plans_to_json
 from edgebuild.select.workbench import Evaluate
 from edgebuild.targets import BackendSpec, TargetSpec
 from edgebuild.targets.spec import QuantizationScheme
@@ -162,7 +162,7 @@ def _nothing(reason: str) -> BackendQuantization:
     return BackendQuantization(
         lowered=(),
         float_needed=True,
-        decision={"plan": None, "suffixes": [], "reason": reason},
+        decision={**plans_to_json({}), "reason": reason},
         manifest=None,
         reason=reason,
         report=None,
@@ -205,7 +205,7 @@ def _graphs(
     if decided is not None:
         from edgebuild.select.quantized import replay
 
-        plan = _decided_plan(decided, [group.suffix for group in group_schemes(schemes)])
+        plans = decided_plans(decided, [group.suffix for group in group_schemes(schemes)])
         if decided.get("graph") != stands_for:
             msg = f"--decisions: the quantisation in it is of another model, another version of it, or another target than {target.name}"
             raise UsageError(msg, hint="decide anew: leave --decisions out and give --calib")
@@ -213,10 +213,9 @@ def _graphs(
         def make(folder: Path) -> None:
             graphs = (
                 ()
-                if plan is None
+                if not plans
                 else replay(
-                    plan,
-                    decided["suffixes"],
+                    plans,
                     optimized.path,
                     exported,
                     schemes,
@@ -280,8 +279,7 @@ def _graphs(
             }
             decision = {
                 "graph": stands_for,
-                "plan": None if found.plan is None else found.plan.to_json(),
-                "suffixes": [graph.group.suffix for graph in found.graphs],
+                **plans_to_json(found.plans),
                 "reason": found.reason,
                 "manifest": manifest,
             }
@@ -333,22 +331,6 @@ def _write(folder: Path, graphs: Sequence[Any], *, decision: Any, reason: str, r
         "report": report,
     }
     (folder / "quantized.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
-
-
-def _decided_plan(decided: Mapping[str, Any], known: Sequence[str]) -> Plan | None:
-    """The plan of a decision that somebody may have written by hand."""
-    try:
-        suffixes, manifest = decided["suffixes"], decided.get("manifest", {"judged": False})
-        if not isinstance(suffixes, list) or not all(suffix in known for suffix in suffixes):
-            msg = f"expected suffixes of {', '.join(map(repr, known))}, got {suffixes!r:.80}"
-            raise ValueError(msg)
-        if not isinstance(manifest, dict) or not isinstance(manifest.get("judged"), bool):
-            msg = "its manifest does not say whether it was judged"
-            raise ValueError(msg)
-        return None if decided["plan"] is None else Plan.from_json(decided["plan"])
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        msg = f"--decisions: the quantisation in it can't be read: {error}"
-        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle") from error
 
 
 def _examples(exported: ExportedModel) -> list[Mapping[str, Any]]:

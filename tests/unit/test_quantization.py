@@ -9,12 +9,8 @@ import pytest
 
 from edgebuild.errors import GateError, UsageError
 from edgebuild.options import QuantizeOptions
-from edgebuild.quantization import _decided_plan, _nothing, _settle, find_evaluate, sample_of, target_version
-from edgebuild.quantize.plan import Plan
+from edgebuild.quantization import _nothing, _settle, find_evaluate, sample_of, target_version
 from edgebuild.targets import load_target
-
-KNOWN = ("", "-7bit")
-PLAN = Plan(modes={"a": "static"}, ranges={"x": (-1.0, 1.0)})
 
 
 def test_nothing_to_ship_is_an_error_only_where_int8_is_required() -> None:
@@ -25,32 +21,6 @@ def test_nothing_to_ship_is_an_error_only_where_int8_is_required() -> None:
     with pytest.raises(GateError, match="no INT8 variant may ship: the model is quantised already") as caught:
         _settle(nothing, QuantizeOptions(calib="random", required=True))
     assert caught.value.exit_code == 6
-
-
-def test_a_decision_gives_its_plan_or_that_there_is_none() -> None:
-    assert _decided_plan({"plan": PLAN.to_json(), "suffixes": [""], "manifest": {"judged": True}}, KNOWN) == PLAN
-    assert _decided_plan(_nothing("why").decision, KNOWN) is None
-
-
-@pytest.mark.parametrize(
-    "decided",
-    [
-        {},
-        {"plan": None},
-        {"plan": None, "suffixes": [1]},
-        {"plan": None, "suffixes": None},
-        {"plan": None, "suffixes": ""},
-        {"plan": None, "suffixes": ["-9bit"]},
-        {"plan": None, "suffixes": [], "manifest": {}},
-        {"plan": {**PLAN.to_json(), "smoothing": {"alpha": 0.5, "absmax": {"x": [float("nan")]}}}, "suffixes": [""]},
-        {"plan": {}, "suffixes": [""]},
-        {"plan": "static", "suffixes": [""]},
-        {"plan": {**PLAN.to_json(), "ranges": {"x": [0, float("inf")]}}, "suffixes": [""]},
-    ],
-)
-def test_decisions_that_can_not_be_read_are_the_users_to_mend(decided: Any) -> None:
-    with pytest.raises(UsageError, match="--decisions: the quantisation in it can't be read"):
-        _decided_plan(decided, KNOWN)
 
 
 def test_the_first_npz_of_a_calibration_folder_stands_for_its_sizes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgebuild.cache import Cache, content_key
 from edgebuild.errors import UsageError
+from edgebuild.quantize.plan import Plan
 
 SCHEMA = "edgebuild.decisions/1"
 _MEMORY_STEP = 16 * 2**20
@@ -83,7 +84,7 @@ def why_other(replayed: Decisions, made: Decisions) -> str:
         f"NOT the same bundle as the decisions are from: {made.bundle_id[:16]}, theirs is {replayed.bundle_id[:16]}; "
     )
     if replayed.samples_sha256 and replayed.samples_sha256 != made.samples_sha256:
-        return text + "its sample inputs are others: give the same --sample, --input and --seed as then"
+        return text + "its sample inputs are others: give the same --calib, --sample, --input and --seed as then"
     return (
         text + "something else than the samples differs: the model, an option, the target file, or a version of a tool"
     )
@@ -94,6 +95,45 @@ def check_variants(decisions: Decisions, path: Path, variants: Sequence[str]) ->
     if not set(decisions.memory_bytes) <= set(variants):
         msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {', '.join(decisions.memory_bytes)}"
         raise UsageError(msg, hint="the decisions are from another model or another version")
+
+
+def plans_to_json(plans: Mapping[str, Plan]) -> dict[str, Any]:
+    """For ``Decisions.quantization``: the plan of each group of schemes, by suffix; those that are the first one's are not repeated."""
+    first = next(iter(plans.values()), None)
+    data: dict[str, Any] = {"plan": None if first is None else first.to_json(), "suffixes": list(plans)}
+    others = {suffix: plan.to_json() for suffix, plan in plans.items() if plan != first}
+    return data | ({"plans": others} if others else {})
+
+
+def decided_plans(decided: Mapping[str, Any], known: Sequence[str]) -> dict[str, Plan]:
+    """The inverse of ``plans_to_json``, of a decision that somebody may have written by hand; empty: nothing was quantised.
+
+    Args:
+        decided: A backend's entry.
+        known: The suffixes of the target's schemes.
+
+    Raises:
+        UsageError: It can't be read, or is of other schemes.
+    """
+    try:
+        suffixes, manifest = decided["suffixes"], decided.get("manifest", {"judged": False})
+        if not isinstance(suffixes, list) or not all(suffix in known for suffix in suffixes):
+            msg = f"expected suffixes of {', '.join(map(repr, known))}, got {suffixes!r:.80}"
+            raise ValueError(msg)
+        if not isinstance(manifest, dict) or not isinstance(manifest.get("judged"), bool):
+            msg = "its manifest does not say whether it was judged"
+            raise ValueError(msg)
+        others = decided.get("plans", {})
+        if not isinstance(others, dict) or not set(others) <= set(suffixes):
+            msg = f"expected plans for some of {', '.join(map(repr, suffixes))}, got {others!r:.80}"
+            raise ValueError(msg)
+        if decided["plan"] is None:
+            return {}
+        first = Plan.from_json(decided["plan"])
+        return {suffix: Plan.from_json(others[suffix]) if suffix in others else first for suffix in suffixes}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        msg = f"--decisions: the quantisation in it can't be read: {error}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle") from error
 
 
 def decide(

@@ -11,15 +11,16 @@ from edgebuild.errors import CalibrationError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.quantize.calibrate import named_batches
 from edgebuild.quantize.candidate import write_candidate
-from edgebuild.quantize.insert import Forms, forms_of
+from edgebuild.quantize.insert import forms_of
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.running import OpenGraph
-from edgebuild.quantize.schemes import SchemeGroup, group_schemes, judged_group
-from edgebuild.select.bases import Bases, Calibration
-from edgebuild.select.budget import Budget, violations
+from edgebuild.quantize.schemes import group_schemes, judged_group
+from edgebuild.select.bases import Base, Bases, Calibration
+from edgebuild.select.budget import Budget
 from edgebuild.select.evidence import Evidence, evidence_of, scheme_of
 from edgebuild.select.search import Problem, search
-from edgebuild.select.tolerances import GoldenFit, golden_fit
+from edgebuild.select.shipping import QuantizedGraph, Shipped, ship
+from edgebuild.select.tolerances import golden_fit
 from edgebuild.select.trials import Outcome, Trial
 from edgebuild.select.workbench import Evaluate, Workbench
 from edgebuild.targets.spec import QuantizationScheme
@@ -32,23 +33,6 @@ ROUNDING_SECONDS = {"fast": 0.0, "normal": 60.0, "best": 600.0}
 
 
 @dataclass(frozen=True, kw_only=True)
-class QuantizedGraph:
-    """A quantised graph that is inside the budget.
-
-    Args:
-        group: The schemes that it serves.
-        graph: The file.
-        goldens: How it meets them.
-        judged: Whether it is the one that the search measured, on a CPU that it is meant for.
-    """
-
-    group: SchemeGroup
-    graph: Path
-    goldens: GoldenFit
-    judged: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class Quantized:
     """What quantisation came to for one backend.
 
@@ -56,13 +40,16 @@ class Quantized:
         graphs: What may ship, best first; empty: float ships, and ``reason`` says why.
         reason: Why nothing was chosen, or why a scheme was left out; empty: nothing to say.
         report: Everything that was tried, for the report beside the bundle.
-        plan: What was chosen; None: nothing.
     """
 
     graphs: tuple[QuantizedGraph, ...]
     reason: str
     report: Mapping[str, Any]
-    plan: Plan | None
+
+    @property
+    def plans(self) -> Mapping[str, Plan]:
+        """What was chosen, by the suffix of the schemes that it is for."""
+        return {graph.group.suffix: graph.plan for graph in self.graphs}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,15 +114,18 @@ def quantize(
         msg = f"one calibration sample is too few: some must be held out to judge the quantised model by ({request.data.description})"
         raise CalibrationError(msg, hint="give two batches at least, better a few hundred samples")
 
-    bases = Bases(
-        graph,
-        forms,
-        judged.scheme,
-        schemes,
-        Calibration(data=used, inputs=inputs, open_graph=open_graph, cache=cache, progress=progress, advance=advance),
-        folder,
-        rounding_seconds=ROUNDING_SECONDS[request.effort],
+    calibration = Calibration(
+        data=used, inputs=inputs, open_graph=open_graph, cache=cache, progress=progress, advance=advance
     )
+
+    def bases_for(scheme: QuantizationScheme, among: Sequence[QuantizationScheme]) -> Bases:
+        seconds = ROUNDING_SECONDS[request.effort]
+        return Bases(graph, forms, scheme, among, calibration, folder, rounding_seconds=seconds)
+
+    bases = bases_for(judged.scheme, schemes)
+
+    def makers_for(scheme: QuantizationScheme) -> list[Callable[[], Base | None]]:
+        return bases_for(scheme, [scheme]).makers()
 
     def batches() -> Any:
         return named_batches(held, inputs)
@@ -161,14 +151,14 @@ def quantize(
         evidence = evidence_of(outcome, judged, request.fused_operators, inputs, outputs, used, held)
         if evidence is not None:
             evidence.write(folder)
-        graphs, left_out = _write_all(
-            outcome.chosen, graph, groups, judged, forms, request, bench, folder, exported, open_graph
-        )
-    reason = "; ".join(part for part in (outcome.reason, *left_out) if part)
-    report = _report(outcome, request, used, held, judged.scheme, reason)
-    return Quantized(
-        graphs=graphs, reason=reason, report=report, plan=outcome.chosen.plan if outcome.chosen and graphs else None
-    )
+        shipped = Shipped(graphs=(), searches={}, left_out=())
+        if outcome.chosen is not None:
+            shipped = ship(outcome.chosen, groups, judged, problem, makers_for, bench, exported, open_graph)
+        (folder / "candidate.onnx").unlink(missing_ok=True)
+        (folder / "candidate.onnx.data").unlink(missing_ok=True)
+    reason = "; ".join(part for part in (outcome.reason, *shipped.left_out) if part)
+    report = _report(outcome, shipped.searches, request, used, held, judged.scheme, reason)
+    return Quantized(graphs=shipped.graphs, reason=reason, report=report)
 
 
 def graph_inputs(exported: ExportedModel) -> dict[str, str]:
@@ -183,8 +173,7 @@ def graph_outputs(exported: ExportedModel) -> dict[str, str]:
 
 
 def replay(
-    plan: Plan,
-    suffixes: Sequence[str],
+    plans: Mapping[str, Plan],
     graph: Path,
     exported: ExportedModel,
     schemes: Sequence[QuantizationScheme],
@@ -197,8 +186,7 @@ def replay(
     """Writes what was chosen before, without judging it again.
 
     Args:
-        plan: From the decisions.
-        suffixes: Of the scheme groups that shipped.
+        plans: From the decisions, by suffix of the scheme groups that shipped; one at least.
         graph: The optimised float graph.
         exported: Whose signature and samples it has.
         schemes: Of the target's backend.
@@ -215,7 +203,7 @@ def replay(
     forms = forms_of(fused_operators)
     Evidence(
         candidate="replayed",
-        plan=plan,
+        plan=plans.get(judged.suffix, next(iter(plans.values()))),
         reverted=(),
         shipped=True,
         scheme=scheme_of(judged),
@@ -225,7 +213,8 @@ def replay(
     ).write(folder)
     graphs = []
     for group in groups:
-        if group.suffix not in suffixes:
+        plan = plans.get(group.suffix)
+        if plan is None:
             continue
         path = folder / f"int8{group.suffix}.onnx"
         try:
@@ -234,44 +223,13 @@ def replay(
             msg = f"the decisions do not fit this model: {error.message}"
             raise UsageError(msg, hint="decide anew: leave --decisions out") from error
         goldens = golden_fit(exported, path, open_graph)
-        graphs.append(QuantizedGraph(group=group, graph=path, goldens=goldens, judged=group is judged))
+        graphs.append(QuantizedGraph(group=group, plan=plan, graph=path, goldens=goldens, judged=group is judged))
     return tuple(graphs)
-
-
-def _write_all(
-    chosen: Trial | None,
-    graph: Path,
-    groups: Sequence[SchemeGroup],
-    judged: SchemeGroup,
-    forms: Forms,
-    request: QuantizeRequest,
-    bench: Workbench,
-    folder: Path,
-    exported: ExportedModel,
-    open_graph: OpenGraph,
-) -> tuple[tuple[QuantizedGraph, ...], list[str]]:
-    """The chosen plan under every scheme; one whose accuracy does not hold is left out, with the reason."""
-    graphs: list[QuantizedGraph] = []
-    left_out: list[str] = []
-    for group in groups if chosen is not None else ():
-        assert chosen is not None
-        path = write_candidate(graph, chosen.plan, group.scheme, forms, folder / f"int8{group.suffix}.onnx")
-        score = chosen.score if group is judged and chosen.score is not None else bench.score(path)
-        broken = violations(score, request.budget)
-        if broken:
-            left_out.append(
-                f"not for CPUs that need {group.suffix.lstrip('-') or 'the first scheme'}: {'; '.join(broken)}"
-            )
-            continue
-        goldens = golden_fit(exported, path, open_graph)
-        graphs.append(QuantizedGraph(group=group, graph=path, goldens=goldens, judged=group is judged))
-    (folder / "candidate.onnx").unlink(missing_ok=True)
-    (folder / "candidate.onnx.data").unlink(missing_ok=True)
-    return tuple(graphs), left_out
 
 
 def _report(
     outcome: Outcome,
+    searches: Mapping[str, Outcome],
     request: QuantizeRequest,
     used: CalibrationData,
     held: CalibrationData,
@@ -291,6 +249,14 @@ def _report(
         "chosen": None if outcome.chosen is None else outcome.chosen.name,
         "reason": reason,
         "trials": [_trial(trial) for trial in outcome.trials],
+        "others": {
+            suffix: {
+                "chosen": None if other.chosen is None else other.chosen.name,
+                "reason": other.reason,
+                "trials": [_trial(trial) for trial in other.trials],
+            }
+            for suffix, other in searches.items()
+        },
     }
 
 

@@ -1,6 +1,7 @@
 """Decisions files: written, read again, and refused with a reason where they do not fit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,19 @@ import pytest
 
 from edgebuild.cache import Cache
 from edgebuild.errors import UsageError
-from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
+from edgebuild.quantize.plan import Plan
+from edgebuild.select.decisions import (
+    Decisions,
+    check_variants,
+    decide,
+    decided_plans,
+    plans_to_json,
+    read_decisions,
+    why_other,
+)
 
+KNOWN = ("", "-7bit")
+PLAN = Plan(modes={"a": "static"}, ranges={"x": (-1.0, 1.0)})
 QUANTIZATION = {"onnxruntime": {"plan": {"modes": {"a": "static"}}, "suffixes": ["", "-7bit"], "reason": ""}}
 
 
@@ -98,8 +110,41 @@ def test_a_replay_that_gives_another_bundle_says_so_and_what_differs(tmp_path: P
     assert why_other(replayed, made) == ""
     samples = why_other(replayed, Decisions(target="board", bundle_id="b" * 64, samples_sha256="2" * 64))
     assert (
-        "bbbbbbbbbbbbbbbb, theirs is aaaaaaaaaaaaaaaa; its sample inputs are others: give the same --sample" in samples
+        "bbbbbbbbbbbbbbbb, theirs is aaaaaaaaaaaaaaaa; its sample inputs are others: give the same --calib, --sample"
+        in samples
     )
     other = why_other(replayed, Decisions(target="board", bundle_id="b" * 64, samples_sha256="1" * 64))
     assert "something else than the samples differs" in other
     assert why_other(Decisions(target="board"), made) == ""  # written by an earlier version
+
+
+def test_plans_come_back_by_their_schemes_and_what_is_shared_is_written_once() -> None:
+    other = replace(PLAN, modes={"c": "dynamic"})
+    for plans in ({}, {"": PLAN}, {"": PLAN, "-7bit": PLAN}, {"": PLAN, "-7bit": other}, {"-7bit": other}):
+        data = json.loads(json.dumps(plans_to_json(plans)))
+        assert decided_plans({**data, "manifest": {"judged": True}}, KNOWN) == plans
+        assert ("plans" in data) == (len({id(plan) for plan in plans.values()}) > 1)
+
+
+@pytest.mark.parametrize(
+    "decided",
+    [
+        {},
+        {"plan": None},
+        {"plan": None, "suffixes": [1]},
+        {"plan": None, "suffixes": None},
+        {"plan": None, "suffixes": ""},
+        {"plan": None, "suffixes": ["-9bit"]},
+        {"plan": None, "suffixes": [], "manifest": {}},
+        {"plan": {**PLAN.to_json(), "smoothing": {"alpha": 0.5, "absmax": {"x": [float("nan")]}}}, "suffixes": [""]},
+        {"plan": {}, "suffixes": [""]},
+        {"plan": PLAN.to_json(), "suffixes": [""], "plans": {"-7bit": PLAN.to_json()}},
+        {"plan": PLAN.to_json(), "suffixes": [""], "plans": [PLAN.to_json()]},
+        {"plan": PLAN.to_json(), "suffixes": ["-7bit"], "plans": {"-7bit": {}}},
+        {"plan": "static", "suffixes": [""]},
+        {"plan": {**PLAN.to_json(), "ranges": {"x": [0, float("inf")]}}, "suffixes": [""]},
+    ],
+)
+def test_decisions_that_can_not_be_read_are_the_users_to_mend(decided: Any) -> None:
+    with pytest.raises(UsageError, match="--decisions: the quantisation in it can't be read"):
+        decided_plans(decided, KNOWN)
