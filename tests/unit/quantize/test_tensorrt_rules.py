@@ -1,5 +1,6 @@
 """Q/DQ where TensorRT wants them: by structure, against the rules of its documentation, and by numbers, against the float graph."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from onnx import numpy_helper
 from quantize_tools import STANDARD, TENSORRT, build, data, plan_for, run, vector, weight
 
 from edgebuild.graph.io import save_model
+from edgebuild.graph.passes.dead_code import DeadCodeElimination
 from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.layers import find_layers
 from edgebuild.quantize.plan import Plan
@@ -281,3 +283,66 @@ def test_what_comes_out_has_the_same_names_twice(tmp_path: Path) -> None:
     assert protos[0].SerializeToString(deterministic=True) == protos[1].SerializeToString(deterministic=True)
     made = {name for node in protos[0].graph.node for name in node.output}
     assert {"a", "c", "s", "y"} <= made & names, "values without Q/DQ keep the names that explain compares by"
+
+
+def random_net(seed: int) -> ir.Model:
+    """A net of convolutions, activations, sums, joins and pools over earlier values, all of 16 channels."""
+    rng = np.random.default_rng(seed)
+    lines, weights, alive = [], {}, ["x"]
+    for index in range(int(rng.integers(5, 14))):
+        source, other = (alive[int(rng.integers(max(0, len(alive) - 3), len(alive)))] for _ in range(2))
+        kind = rng.choice(["conv", "conv", "relu", "silu", "add", "join", "pool", "mul"])
+        name = f"v{index}"
+        if kind == "conv":
+            lines.append(f"{name} = Conv <pads = [1, 1, 1, 1]> ({source}, w{index}, b{index})")
+            weights |= {f"w{index}": weight(16, 16, 3, 3, seed=seed + index), f"b{index}": vector(16, index)}
+        elif kind == "relu":
+            lines.append(f"{name} = Relu({source})")
+        elif kind == "silu":
+            lines += [f"{name}g = Sigmoid({source})", f"{name} = Mul({source}, {name}g)"]
+        elif kind == "add":
+            lines.append(f"{name} = Add({source}, {other})")
+        elif kind == "mul":
+            lines.append(f"{name} = Mul({source}, half)")
+        elif kind == "pool":
+            lines.append(f"{name} = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> ({source})")
+        else:
+            lines.append(f"{name}j = Concat <axis = 1> ({source}, {other})")
+            lines.append(f"{name} = Conv ({name}j, w{index})")
+            weights[f"w{index}"] = weight(16, 32, 1, 1, seed=seed + index)
+        alive.append(name)
+    lines.append(f"y = Conv ({alive[-1]}, wy)")
+    weights |= {"wy": weight(16, 16, 1, 1, seed=seed), "half": np.asarray(0.5, np.float32)}
+    body = "\n".join(lines)
+    used = {name: array for name, array in weights.items() if re.search(rf"\b{name}\b", body)}
+    model = build(f"g (float[N,16,8,8] x) => (float[N,16,8,8] y) {{\n{body}\n}}", used)
+    DeadCodeElimination()(model)
+    return model
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_whatever_the_net_no_kernel_is_cut_in_two_and_no_noise_comes_in(seed: int, tmp_path: Path) -> None:
+    model = random_net(seed)
+    feeds = {"x": data(2, 16, 8, 8, seed=seed)}
+    plan = plan_for(model, feeds)
+    proto = placed(model, plan, tmp_path)
+    check(model, proto, feeds, plan)
+    readers: dict[str, list[Any]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        if node.op_type != "QuantizeLinear" or makers.get(node.input[0]) is None:
+            continue
+        maker = makers[node.input[0]]
+        (dequantize,) = readers[node.output[0]]
+        users = readers.get(dequantize.output[0], [])
+        assert users, "Q/DQ that nobody reads"
+        if maker.op_type == "Conv" and len(readers[node.input[0]]) == 1:
+            assert not (len(users) == 1 and users[0].op_type in ("Relu", "Sigmoid")), "an activation cut off"
+        for name in maker.input:
+            cut = makers.get(name)
+            if maker.op_type in ("Relu", "Sigmoid") and cut is not None and cut.op_type == "DequantizeLinear":
+                above = makers.get(makers[cut.input[0]].input[0])
+                assert above is None or above.op_type != "Conv" or len(readers[cut.output[0]]) > 1
