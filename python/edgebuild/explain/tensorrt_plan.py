@@ -135,7 +135,7 @@ def predict_plan(variant: str, proto: onnx.ModelProto) -> PredictedPlan:
 class _Prediction:
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
-        self.kernels = find_kernels(graph)
+        self.kernels = find_kernels(graph, through=False)
         self.group: dict[ir.Node, tuple[ir.Node, ...]] = {}
         for kernel in self.kernels.values():
             self.group.update(dict.fromkeys(kernel.nodes, kernel.nodes))
