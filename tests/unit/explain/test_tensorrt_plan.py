@@ -2,15 +2,21 @@
 
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 
+from edgebuild.bundle.manifest import Target, Tolerance, Variant
+from edgebuild.bundle.reader import Bundle
+from edgebuild.bundle.writer import BundleFile, write_bundle
+from edgebuild.cli.predicted_plan import plan_lines
 from edgebuild.explain.plan_section import plan_section
 from edgebuild.explain.plan_words import CAUTION, statements
-from edgebuild.explain.tensorrt_plan import PredictedPlan, predict_plan
+from edgebuild.explain.tensorrt_plan import PredictedPlan, predict_plan, predict_plans
 from edgebuild.graph.io import load_model
+from edgebuild.model.signature import Signature, TensorType, ValueSpec
 from edgebuild.quantize.candidate import write_candidate
 from edgebuild.quantize.insert import forms_of
 from edgebuild.quantize.layers import find_layers
@@ -164,3 +170,35 @@ def test_a_section_of_the_page_says_that_it_is_a_prediction_and_escapes_names(tm
     assert "&lt;conv&gt;" in text
     assert "<conv>" not in text
     assert escape(CAUTION) in text
+
+
+def test_only_tensorrt_variants_of_a_bundle_are_predicted_and_a_terminal_gets_the_first_kernels(tmp_path: Path) -> None:
+    body = "g (float[1,16,8,8] x) => (float[1,16,8,8] y) {\n"
+    body += "".join(f"v{i + 1} = Conv <pads = [1, 1, 1, 1]> ({f'v{i}' if i else 'x'}, w1)\n" for i in range(19))
+    model = graph(tmp_path / "g.onnx", body + "y = Conv <pads = [1, 1, 1, 1]> (v19, w1) }", w1=(16, 16, 3, 3))
+    kind = TensorType(dtype="float32", shape=(1, 16, 8, 8))
+    fields: dict[str, Any] = {"precision": "float32", "inputs": ("x",), "outputs": ("y",), "model": "model/m.onnx"}
+    fields["tolerances"] = {"y": Tolerance(atol=0.0, rtol=0.0)}
+    write_bundle(
+        tmp_path / "m.edge",
+        name="m",
+        target=Target(name="board", arch="aarch64", triple="aarch64-linux-gnu"),
+        signature=Signature(
+            inputs=(ValueSpec(name="x", type=kind),),
+            outputs=(ValueSpec(name="y", type=kind),),
+            output_structure={"tensor": 0},
+        ),
+        variants=[
+            Variant(name="trt", backend="tensorrt", plugin="lib/p.so", **fields),
+            Variant(name="cpu", backend="onnxruntime", **fields),
+        ],
+        files=[BundleFile(path="model/m.onnx", source=model), BundleFile(path="lib/p.so", source=b"")],
+        goldens=[],
+    )
+    (plan,) = predict_plans(Bundle.open(tmp_path / "m.edge"))
+    assert (plan.variant, len(plan.kernels)) == ("trt", 20)
+    short, whole = plan_lines(plan), plan_lines(plan, verbose=True)
+    assert "will probably" in short[0]
+    assert "no TensorRT was asked" in short[1]
+    assert short[-1] == "  and 8 more (-v shows all)"
+    assert sum("Conv_" in line for line in whole) == 20
