@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from edgebuild.errors import UsageError
+from edgebuild.native.prebuilt import runner_settings
 from edgebuild.targets import TargetSpec, list_targets, load_target, load_target_file, targets_folder, toml_table
 from edgebuild.targets import file as target_file
 
@@ -95,6 +96,12 @@ def test_target_values_hold_together(file: Path) -> None:
         assert spec.backend("tensorrt").version == spec.accelerator.tensorrt
     root = file.parent.parent
     assert (root / "toolchains" / "zig" / f"{spec.toolchain.triple}.cmake").is_file()
+
+
+def test_one_compiled_runner_serves_all_64_bit_arm_boards() -> None:
+    boards = [spec for spec in list_targets() if spec.soc.arch == "aarch64" and spec.portable]
+    assert len(boards) >= 6
+    assert all(runner_settings(board) == runner_settings(boards[0]) for board in boards)
 
 
 def version(text: str) -> tuple[int, ...]:
