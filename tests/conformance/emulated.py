@@ -1,21 +1,25 @@
 """Runs cases through a board's runner under the emulator, those that ONNX Runtime passes here; prints one JSON line a case.
 
-    python -m tests.conformance.emulated [--target raspberrypi4] [--sample N] [--part I/N] [NAME …]
+    python -m tests.conformance.emulated [--target raspberrypi4] [--sample N] [--jobs N] [--alone] [NAME …]
 
-Without ``--sample`` all of them: each starts the emulated runner, which takes one to two seconds.
+Without ``--sample`` all of them. Cases of the same operator sets are run as one model (``merged.py``), because each start of the emulated
+runner takes one to two seconds; a case that fails there is run alone, and that counts. ``--alone`` runs each alone.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
 from edgebuild.cache import Cache
 from edgebuild.devices.emulator import Emulator, find_emulator
@@ -26,6 +30,7 @@ from edgebuild.report import SilentProgress
 from edgebuild.targets import load_target
 
 from .cases import Case, agrees, load_cases
+from .merged import MOST, batches, merge
 from .suite import _attempt, through_engine
 
 _LIMIT_S = 300
@@ -55,34 +60,69 @@ def open_board(name: str) -> Board:
     )
 
 
-def through_board(case: Case, board: Board) -> str:
-    """Empty if the emulated runner gives the expected outputs, else what happened."""
+def verdicts(cases: Sequence[Case], board: Board) -> dict[str, str]:
+    """What became of each case: empty if the emulated runner gives the expected outputs, else what happened."""
+    if len(cases) == 1:
+        return {cases[0].name: _attempt(lambda: _through_board(cases, board)[cases[0].name])}
+    try:
+        found = _through_board(cases, board)
+    except Exception:  # one of them, or that they are one model: the halves tell
+        half = len(cases) // 2
+        return verdicts(cases[:half], board) | verdicts(cases[half:], board)
+    failed = [case for case in cases if found[case.name]]
+    return {**found, **{name: verdict for case in failed for name, verdict in verdicts([case], board).items()}}
+
+
+def _through_board(cases: Sequence[Case], board: Board) -> dict[str, str]:
+    """Verdicts of cases that are run as one model; raises whatever keeps it from being run."""
+    if len(cases) > 1:
+        model, inputs, expected = merge(cases)
+        outputs = _on_board(model, inputs, expected, board)
+        found = {}
+        for case in cases:
+            count = len(case.model.graph.output)
+            found[case.name] = _judge(case, outputs[:count], expected[:count])
+            outputs, expected = outputs[count:], expected[count:]
+        return found
+    (case,) = cases
+    for inputs, expected in case.data_sets:
+        wrong = _judge(case, _on_board(case.model, inputs, expected, board), expected)
+        if wrong:
+            return {case.name: wrong}
+    return {case.name: ""}
+
+
+def _judge(case: Case, got: Sequence[Any], expected: Sequence[Any]) -> str:
+    for output, value, wanted in zip(case.model.graph.output, got, expected, strict=True):
+        wrong = agrees(value, wanted, case)
+        if wrong:
+            return f"output {output.name}: {wrong}"
+    return ""
+
+
+def _on_board(model: onnx.ModelProto, inputs: Sequence[Any], expected: Sequence[Any], board: Board) -> list[Any]:
+    """The outputs that the emulated runner computes, each as the kind of value that is expected."""
     with tempfile.TemporaryDirectory(prefix="edgebuild-conformance-") as name:
         folder = Path(name)
-        bundle = write_scratch_bundle(case.model, folder, engine=board.engine, options={}, arch=board.arch)
-        names = [i.name for i in graph_inputs(case.model)]
-        outputs = [o.name for o in case.model.graph.output]
-        for inputs, expected in case.data_sets:
-            np.savez(folder / "in.npz", **encoded(dict(zip(names, inputs, strict=True))))
-            words = [str(board.edgerun), "run", str(bundle.path), "--inputs", str(folder / "in.npz")]
-            done = subprocess.run(
-                board.emulator.command([*words, "--outputs", str(folder / "out.npz"), "--json"]),
-                env={**board.emulator.environment(), "EDGEBUILD_RUNTIME_PATH": str(board.engine.parent)},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_LIMIT_S,
-                check=False,
-            )
-            if done.returncode != 0:
-                said = done.stdout or done.stderr
-                return f"exit {done.returncode}: {said.strip()[:300]}"
-            with np.load(folder / "out.npz", allow_pickle=False) as got:
-                for key, wanted in zip(outputs, expected, strict=True):
-                    wrong = agrees(decoded(key, wanted, got), wanted, case)
-                    if wrong:
-                        return f"output {key}: {wrong}"
-    return ""
+        bundle = write_scratch_bundle(model, folder, engine=board.engine, options={}, arch=board.arch)
+        names = [i.name for i in graph_inputs(model)]
+        np.savez(folder / "in.npz", **encoded(dict(zip(names, inputs, strict=True))))
+        words = [str(board.edgerun), "run", str(bundle.path), "--inputs", str(folder / "in.npz")]
+        done = subprocess.run(
+            board.emulator.command([*words, "--outputs", str(folder / "out.npz"), "--json"]),
+            env={**board.emulator.environment(), "EDGEBUILD_RUNTIME_PATH": str(board.engine.parent)},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_LIMIT_S,
+            check=False,
+        )
+        if done.returncode != 0:
+            said = done.stdout or done.stderr
+            msg = f"exit {done.returncode}: {' '.join(said.split())[:300]}"
+            raise RuntimeError(msg)
+        with np.load(folder / "out.npz", allow_pickle=False) as got:
+            return [decoded(o.name, wanted, got) for o, wanted in zip(model.graph.output, expected, strict=True)]
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -127,17 +167,15 @@ def decoded(name: str, expected: Any, arrays: Mapping[str, Any]) -> Any:
     return got.view(dtype) if raw is not None and got.dtype == raw and dtype.kind in "Vf" else got
 
 
-def chosen(names: Sequence[str], sample: int | None, part: str) -> Iterator[Case]:
+def chosen(names: Sequence[str], sample: int | None) -> list[Case]:
     """The cases that ONNX Runtime passes here: evenly spread over all, or those that are named."""
-    index, parts = map(int, part.split("/"))
     passed = [
         case
         for case in load_cases()
         if (not names or case.name in names) and _attempt(lambda case=case: through_engine(case)) == ""
     ]
     step = 1.0 if sample is None else max(1.0, len(passed) / sample)
-    taken = [passed[int(number * step)] for number in range(int(len(passed) / step))]
-    yield from taken[index::parts]
+    return [passed[int(number * step)] for number in range(int(len(passed) / step))]
 
 
 def main() -> None:
@@ -145,16 +183,18 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", default="raspberrypi4")
     parser.add_argument("--sample", type=int)
-    parser.add_argument("--part", default="0/1")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
+    cases = chosen(arguments.names, arguments.sample)
     board = open_board(arguments.target)
-    for case in chosen(arguments.names, arguments.sample, arguments.part):
-        sys.stdout.write(json.dumps({"begin": case.name}) + "\n")
-        sys.stdout.flush()
-        verdict = _attempt(lambda case=case: through_board(case, board))
-        sys.stdout.write(json.dumps({"name": case.name, "board": verdict}) + "\n")
-        sys.stdout.flush()
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        done = [pool.submit(verdicts, group, board) for group in batches(cases, 1 if arguments.alone else MOST)]
+        for future in as_completed(done):
+            for name, verdict in future.result().items():
+                sys.stdout.write(json.dumps({"name": name, "board": verdict}) + "\n")
+            sys.stdout.flush()
 
 
 if __name__ == "__main__":
