@@ -1,4 +1,4 @@
-"""A sample of the ONNX backend test-suite through a board's runner under the emulator; all of it: ``python -m tests.conformance.emulated``."""
+"""The ONNX backend test-suite through a board's runner under the emulator."""
 
 import json
 import subprocess
@@ -17,7 +17,6 @@ from .emulated import open_board, verdicts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-SAMPLE = 320
 REQUIRED = 0.98
 
 pytestmark = [
@@ -32,14 +31,14 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def found() -> dict[str, str]:
     """What became of each case, in a process of its own: a model that takes the engine down must not take the tests down."""
-    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.emulated", "--sample", str(SAMPLE)]
+    command = [sys.executable, "-W", "ignore", "-m", "tests.conformance.emulated"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return {line["name"]: line["board"] for line in map(json.loads, done.stdout.splitlines())}
 
 
 def test_the_emulated_runner_passes_98_percent_of_what_the_engine_passes_here(found: dict[str, str]) -> None:
-    assert len(found) >= 300
+    assert len(found) > 1300, "ONNX Runtime itself passes fewer cases here than it did"
     passed = sum(verdict == "" for verdict in found.values())
     sys.stdout.write(f"conformance under emulation: {passed} of {len(found)}\n")
     assert passed / len(found) >= REQUIRED
