@@ -92,9 +92,8 @@ def verdict(found: Json) -> str:
             text = "replayed from decisions, not judged again"
         else:
             text = "; ".join(part for part in (trial["name"], figures(trial)) if part)
-            left = len(trial["reverted"])
-            if left:
-                text += f"; {left} layer{'s' if left > 1 else ''} left in float"
+            if trial["reverted"]:
+                text += f"; {_layers(len(trial['reverted']))} left in float"
         if not manifest["judged"]:
             text += "; calibrated on random data, so its accuracy is NOT known"
         return text + (f"; {found['reason']}" if found["reason"] else "")
@@ -139,7 +138,7 @@ def advice_on_speed(found: Json) -> str:
     fastest = max(timed.values(), key=lambda t: float(t["speed"]["ratio"]))
     best = float(fastest["speed"]["ratio"])
     if best > 1.1 * ratio and fastest["name"] != trial["name"]:
-        left = f", with {len(trial['reverted'])} layers in float" if trial["reverted"] else ""
+        left = f", with {_layers(len(trial['reverted']))} in float" if trial["reverted"] else ""
         return (
             f"{fastest['name']} ran {best:.2f} times as fast as float, what ships{left} {ratio:.2f} times: accuracy costs the rest. "
             "More calibration data, --effort best or a wider budget (--min-sqnr, --min-agreement, --max-drop) may win it back"
@@ -151,6 +150,10 @@ def advice_on_speed(found: Json) -> str:
             "batch or wider layers gain; on the board, `edgerun tune` may find otherwise"
         )
     return ""
+
+
+def _layers(count: int) -> str:
+    return f"{count} layer{'' if count == 1 else 's'}"
 
 
 def _signal(accuracy: Json) -> float:

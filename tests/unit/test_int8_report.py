@@ -79,7 +79,7 @@ def test_advice_on_speed_tells_what_was_faster_and_that_nothing_was() -> None:
     ships = trial("a", fits=True, score=score(output()), speed=speed(1.5, 1.4, 1.6), reverted=["x"])
     faster = trial("b", score=score(output()), speed=speed(2.5, 2.4, 2.6))
     text = int8_report.advice_on_speed(found("a", faster, ships))
-    assert text.startswith("b ran 2.50 times as fast as float, what ships, with 1 layers in float 1.50 times")
+    assert text.startswith("b ran 2.50 times as fast as float, what ships, with 1 layer in float 1.50 times")
     tie = trial("a", fits=True, score=score(output()), speed=speed(1.0, 0.9, 1.1))
     assert "no form of it is faster than float beyond noise" in int8_report.advice_on_speed(found("a", tie))
     assert int8_report.advice_on_speed(found("a", trial("a", speed=speed(3, 2.9, 3.1)))) == ""

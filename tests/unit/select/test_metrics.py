@@ -192,7 +192,7 @@ def output(
     ("sqnr", "agreement", "budget", "words"),
     [
         (20.0, None, Budget(), []),
-        (19.99, None, Budget(), ["'y': signal to noise 20.0 dB, needed 20 dB"]),
+        (19.99, None, Budget(), ["'y': signal to noise 19.990 dB, needed 20 dB"]),
         (12.0, 0.98, Budget(), []),
         (11.9, 1.0, Budget(), ["signal to noise 11.9 dB, needed 12 dB"]),
         (30.0, 0.979, Budget(), ["97.90% of 100 decisions agree with float, needed 98.00%"]),
@@ -219,6 +219,7 @@ def test_outputs_are_held_to_decisions_or_signal_to_noise(
         ("choices", 40.0, 0.97, Budget(min_agreement=0.98), ["97.00% of 100 decisions"]),
         ("embedding", 33.5, None, Budget(), []),
         ("embedding", 33.4, None, Budget(), ["needed 33.5 dB"]),
+        ("embedding", 33.48, None, Budget(), ["noise 33.480 dB, needed 33.5 dB"]),
         ("embedding", 24.0, None, Budget(min_sqnr_db=20), []),
     ],
 )
