@@ -69,6 +69,10 @@ edgebuild::LoadOptions convert(const eb_load_options* given) {
   converted.state_dir = text_or_empty(options.state_dir);
   converted.cache_dir = text_or_empty(options.cache_dir);
   converted.tuning = options.no_tuning == 0;
+  for (std::size_t i = 0; i < options.engine_folder_count; ++i) {
+    const eb_engine_folder& folder = options.engine_folders[i];
+    converted.engine_folders[folder.engine] = {folder.path, folder.version};
+  }
   if (options.log != nullptr) {
     converted.log = [log = options.log, user = options.log_user](eb_severity severity, std::string_view message) {
       log(user, severity, message.data(), message.size());

@@ -47,6 +47,13 @@ EDGEBUILD_API const char* eb_dtype_name(uint32_t dtype);
 /// Bytes that a tensor needs, with packed sub-byte types; UINT64_MAX if dtype, rank or shape are impossible.
 EDGEBUILD_API uint64_t eb_tensor_bytes(uint32_t dtype, const int64_t* shape, size_t rank);
 
+/// An engine that is in this process, or will come into it, by other means than a bundle.
+typedef struct eb_engine_folder {
+  const char* engine;   ///< Its name in manifests, e.g. "libtorch".
+  const char* path;     ///< Folder of its libraries, each under its SONAME.
+  const char* version;  ///< E.g. "2.13.0"; what follows a plus sign ("+cpu") names the build and is not compared.
+} eb_engine_folder;
+
 /// How a bundle is loaded. Set it up with eb_load_options_init; every other field may then stay 0.
 typedef struct eb_load_options {
   uint32_t struct_size;
@@ -65,6 +72,10 @@ typedef struct eb_load_options {
   void (*log)(void* user, eb_severity severity, const char* message, size_t message_size);
   void* log_user;
   uint32_t no_tuning;  ///< 1: variants are tried in the target's order, whatever `edgerun tune` kept.
+  /// Variants whose plugin is linked with one of these engines use it in place of the bundle's own, since two copies of
+  /// such an engine can't live in one process. It is not hashed; another version than the variant's is EB_INCOMPATIBLE.
+  const eb_engine_folder* engine_folders;
+  size_t engine_folder_count;
 } eb_load_options;
 
 /// Sets every field to its default.

@@ -2,9 +2,11 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <filesystem>
 #include <string>
 
+#include "edgebuild/edgebuild.h"
 #include "reference_model.hpp"
 #include "runner_bundle.hpp"
 
@@ -61,6 +63,27 @@ TEST_CASE("an engine folder of the variant's version is used, whatever its build
   CHECK(says(status, "/nowhere/" + std::filesystem::path(kPlugin).filename().string() + " can't be loaded"));
   options.engine_folders["engine-b"].path = std::filesystem::path(kPlugin).parent_path().string();
   CHECK(edgebuild::testing::load_or_die(bundle.write(), options).backend_name() == "reference");
+}
+
+TEST_CASE("an engine folder is given in C as in C++; a caller of an older header gives none") {
+  RunnerBundle bundle("reference", kAffine);
+  describe_affine(bundle);
+  link_with(bundle, bundle.variant(), "engine-d", "2.0.0");
+  const std::string path = bundle.write();
+  const eb_engine_folder folders[] = {{"another", "/nowhere", "1.0"}, {"engine-d", "/nowhere", "1.9.0+cpu"}};
+  eb_load_options options;
+  eb_load_options_init(&options);
+  CHECK(options.engine_folder_count == 0);
+  options.engine_folders = folders;
+  options.engine_folder_count = 2;
+  eb_runner* runner = nullptr;
+  CHECK(eb_runner_load(path.c_str(), &options, &runner) == EB_INCOMPATIBLE);
+  const std::string said = eb_last_error();
+  CHECK(said.find("engine-d 2.0.0") != std::string::npos);
+  CHECK(said.find("1.9.0+cpu (/nowhere)") != std::string::npos);
+  options.struct_size = offsetof(eb_load_options, engine_folders);
+  REQUIRE_MESSAGE(eb_runner_load(path.c_str(), &options, &runner) == EB_OK, eb_last_error());
+  eb_runner_free(runner);
 }
 
 TEST_CASE("an engine of another version than one that the process runs is refused, naming both") {
