@@ -75,6 +75,46 @@ TEST_CASE("LibTorch: an archive that is none, or cut off, is refused in one line
   check_message(headless.failure(), Code::kIncompatible, {"no method forward"});
 }
 
+/// `bytes` with a text in it replaced by one of the same length.
+std::string with(std::string bytes, const std::string& before, const std::string& after) {
+  const std::size_t found = bytes.find(before);
+  REQUIRE(found != std::string::npos);
+  REQUIRE(before.size() == after.size());
+  return bytes.replace(found, before.size(), after);
+}
+
+TEST_CASE("LibTorch: an archive for a younger version, or with an operator that is missing, says so; the next serves") {
+  const std::string good = torch_script("def forward(self, x):\n  return x + torch.edgebuild_threads(x) * 0\n");
+  const std::size_t version = good.find("/version");
+  REQUIRE(version != std::string::npos);
+  std::string younger = good;
+  const std::size_t number = good.find_first_of("0123456789", version + std::string("/version").size());
+  REQUIRE(good[number + 1] == '\n');
+  younger[number] = '9';
+  struct Case {
+    std::string archive;
+    const char* said;
+  };
+  const Case cases[] = {{with(good, "edgebuild_threads", "edgebuild_missing"), "edgebuild_missing"},
+                        {younger, "version 9"},
+                        {good.substr(0, good.size() - 40), "can't load"}};
+  for (const Case& one : cases) {
+    TorchBundle bundle(one.archive, {"x"}, 1);
+    check_message(bundle.failure(), Code::kIncompatible, {"can't load model/model.bin", one.said});
+    bundle->data_file("next.bin", good);
+    bundle->variant()["data"] = Json::array();
+    bundle->add_variant("next")["model"] = "model/next.bin";
+    Runner runner = bundle.load();
+    CHECK(runner.variant_name() == "next");
+    REQUIRE(runner.passed_over().size() == 1);
+    CHECK(runner.passed_over()[0].reason.find(one.said) != std::string::npos);
+    CHECK(run_one(runner, {1, 2}, {2}) == std::vector<float>{1, 2});
+    LoadOptions strict;
+    strict.allow_fallback = false;
+    check_message(bundle.failure(strict), Code::kIncompatible, {one.said});
+  }
+}
+
 TEST_CASE("LibTorch: a manifest that does not fit the module is corrupt") {
   const std::string archive = torch_script("def forward(self, x, y):\n  return x + y\n");
   check_message(TorchBundle(archive, {"x", "z"}, 1).failure(), Code::kCorrupt, {"input 'z'", "x, y"});

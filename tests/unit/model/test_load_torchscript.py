@@ -200,3 +200,69 @@ def test_samples_of_the_user_come_first_and_give_types(tmp_path: Path) -> None:
     assert str(source.inputs[0]) == "x:float32[3,1,8,8]"
     np.testing.assert_array_equal(source.samples[0]["x"], array)
     assert len(source.samples) >= 3
+
+
+class Writing(torch.nn.Module):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        torch.ops.aten.save(x, self.path)
+        return x.relu()
+
+
+class Mapping(torch.nn.Module):
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.path = path
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + torch.from_file(self.path, True, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "said"), [(Writing, r"writes files .*aten::save in code/"), (Mapping, r"opens files .*aten::from_file")]
+)
+def test_torchscript_that_works_on_files_is_refused_before_it_runs(module: type, said: str, tmp_path: Path) -> None:
+    evidence = tmp_path / "evidence"
+    path = save(module(str(evidence)), tmp_path / "m.pt")
+    inputs = (InputRequest(name="x", dtype="float32", shape=(3,)),)
+    with pytest.raises(ModelError, match=said) as caught:
+        load(ModelRequest(path=path, inputs=inputs))
+    assert "--trust-model" in str(caught.value)
+    assert not evidence.exists()
+    assert load(ModelRequest(path=path, inputs=inputs, trust=True)).name == "m"
+
+
+def changed(path: str, change: dict[str, tuple[bytes, bytes]]) -> str:
+    """The archive with bytes replaced in the members whose names end so."""
+    other = f"{path}.changed"
+    hits = 0
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(other, "w") as new:
+        for info in old.infolist():
+            data = old.read(info)
+            for end, (before, after) in change.items():
+                if info.filename.endswith(end):
+                    hits += before in data
+                    data = data.replace(before, after)
+            new.writestr(info.filename, data)
+    assert hits == len(change)
+    return other
+
+
+def test_what_this_pytorch_can_not_load_is_said_in_one_line(tmp_path: Path) -> None:
+    path = save(torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Sigmoid()), tmp_path / "m.pt", torch.zeros(1, 3))
+    with zipfile.ZipFile(path) as archive:
+        version = archive.read(next(name for name in archive.namelist() if name.endswith("/version")))
+    cases = {
+        changed(path, {"/version": (version, b"99\n")}): "version 99, but the maximum supported version",
+        changed(
+            path, {"activation.py": (b"torch.sigmoid", b"ops.nowhere.sigmoid")}
+        ): "Unknown builtin op: nowhere::sigmoid",
+    }
+    for file, said in cases.items():
+        with pytest.raises(ModelError, match="can't load") as caught:
+            load(ModelRequest(path=file))
+        assert said in caught.value.message
+        assert "\n" not in caught.value.message
