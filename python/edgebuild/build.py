@@ -15,7 +15,7 @@ from edgebuild.bundle.pack import PackedParts, check_output, check_size, publish
 from edgebuild.cache import Cache, content_key, file_sha256
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.devices.place import choose_place
-from edgebuild.devices.proof import peak_memory, prove
+from edgebuild.devices.proof import measured_order, peak_memory, prove
 from edgebuild.errors import EdgebuildError, UsageError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import NO_GRAPH, ExportedModel
@@ -61,7 +61,7 @@ def build(
         samples: ``.npz`` files with example inputs.
         dynamic: As ``--dynamic``, e.g. ``["x:0=batch[1..8..32]"]``.
         arguments: Values of non-tensor arguments.
-        backends: Only these, in this order.
+        backends: Only these; where they can be measured here the faster comes first, else they keep this order.
         trust_model: Whether a pickle, which can run anything, may be loaded.
         thin: Leave the engine libraries out.
         progress: Hears how it goes.
@@ -326,16 +326,23 @@ def _decide(
     if why_not_here(parts.target.soc.arch, parts.target.soc.features) is not None:
         return parts.decisions, False
 
-    def measure() -> Mapping[str, int]:
+    # Of one engine's variants quantisation has settled the order; engines are measured beside each other.
+    several = options.measure and len({spec.name for spec, _ in parts.variants}) > 1
+    told = {variant.name for _, variant in parts.variants if variant.measured_here}
+
+    def measure() -> tuple[Mapping[str, int], Sequence[str]]:
         with staged_bundle(parts, cache) as first:
-            return peak_memory(first, _outside_engines(parts), options.deadline_s)
+            peaks = peak_memory(first, _outside_engines(parts), options.deadline_s)
+            order = measured_order(first, _outside_engines(parts), options.deadline_s) if several else ()
+            return peaks, [name for name in order if name in told]
 
     # Folders of the cache are named by their content's key.
     content = [model.folder.name for _, model in parts.lowered] + [parts.runner.parent.name]
     content.append(file_sha256(parts.exported.directory / "samples" / "0.npz"))  # sizes of dynamic axes
     engines = sorted(files.pin.sha256 for files in parts.engines.values())
-    memory, hit = decide(parts.target.name, [content, engines, cpu_model()], cache, measure)
-    return replace(parts.decisions, memory_bytes=memory.memory_bytes), hit
+    key = [content, engines, cpu_model(), *(["order"] if several else [])]
+    found, hit = decide(parts.target.name, key, cache, measure)
+    return replace(parts.decisions, memory_bytes=found.memory_bytes, order=found.order), hit
 
 
 def _samples_hash(exported: ExportedModel) -> str:

@@ -34,6 +34,7 @@ def build_report(
             passes[name] = passes.get(name, 0) + count
     notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs.values() for note in graph.notes)))
     notes |= dict.fromkeys(_quantization_notes(quantized))
+    notes |= dict.fromkeys(_order_notes(parts))
     if proof.kind is None:
         notes[f"NOT PROVED, the bundle was not run: {proof.reason}{f'; {proof.hint}' if proof.hint else ''}"] = None
     if proof.kind == "emulator":
@@ -106,6 +107,15 @@ def _quantization_notes(quantized: Mapping[str, BackendQuantization]) -> Iterato
         if found.manifest is not None and not found.manifest["judged"]:
             yield f"INT8 for {name}: calibrated on random data, so its accuracy is NOT known"
         yield from found.notes
+
+
+def _order_notes(parts: PackedParts) -> Iterator[str]:
+    """That engines were measured beside each other, where that changed the order."""
+    given = [variant.name for _, model in parts.lowered for variant in model.variants]
+    for first, second in zip(parts.variant_names, given, strict=True):
+        if first != second:
+            yield f"{first} comes before {second}, measured beside each other on this machine"
+            return
 
 
 def _accuracy(

@@ -50,6 +50,28 @@ np.savez(folder + "/" + when + ".npz", **out)
 print(json.dumps({"version": runner.engine_version, "libraries": sorted(maps), "torch": "torch" in sys.modules}))
 """
 
+BOTH = """
+import json, os, sys
+import numpy as np
+from edgebuild import Runner
+bundle, engines, cache = sys.argv[1:]
+inputs = {"x": np.random.default_rng(2).standard_normal((64, 256)).astype(np.float32)}
+runners, added, results = {}, {}, []
+def threads(): return len(os.listdir("/proc/self/task"))
+for backend, count in (("onnxruntime", 1), ("libtorch", 1), ("onnxruntime", 3), ("libtorch", 4)):
+    before = threads()
+    runner = Runner(bundle, backend=backend, options={"intra_op_threads": count}, runtime_path=engines, cache_dir=cache)
+    runners[f"{backend} {count}"] = runner
+    runner.run(inputs)
+    added[f"{backend} {count}"] = threads() - before
+before = threads()
+for _ in range(20):
+    for runner in runners.values():
+        results.append(next(iter(runner.run(inputs).values())))
+added["in turn"] = threads() - before
+print(json.dumps({"added": added, "spread": float(np.ptp(results, axis=0).max()), "variants": [r.variant for r in runners.values()]}))
+"""
+
 
 def _lacking() -> str:
     """What a bundle with LibTorch needs and this machine lacks; empty: nothing."""
@@ -105,6 +127,11 @@ class Built:
     def engines(self) -> str:
         (library,) = self.cache.glob("edgebuild/engines/*/libtorch_cpu.so")
         return str(library.parent)
+
+    @property
+    def both_engines(self) -> str:
+        (library,) = self.cache.glob("edgebuild/engines/*/libonnxruntime.so.1")
+        return f"{library.parent}:{self.engines}"
 
     def python(self, when: str) -> dict[str, Any]:
         done = subprocess.run(
@@ -227,3 +254,62 @@ def test_without_a_compiler_the_build_ends_with_one_line_and_exit_code_10(
     )
     assert "LibTorch's plugin needs a C++ compiler with libstdc++" in said
     assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def two(built: Built, growing: dict[str, Any]) -> dict[str, Any]:
+    torch.manual_seed(6)
+    layers = [torch.nn.Linear(256, 512), torch.nn.ReLU(), torch.nn.Linear(512, 512)]
+    built.save("two", torch.nn.Sequential(*layers))
+    report: dict[str, Any] = json.loads(
+        built.edgebuild(
+            *("--target", "x86-64", "two.pt", "--input", "x:float32[64,256]", "--thin", "--json"),
+            *("--backend", "onnxruntime", "--backend", "libtorch"),
+        )
+    )
+    return report
+
+
+def test_two_engines_ship_in_the_order_that_was_measured_and_that_is_a_decision(
+    built: Built, two: dict[str, Any]
+) -> None:
+    names = [variant["name"] for variant in two["variants"]]
+    assert sorted(names) == ["libtorch-float32", "onnxruntime-float32"]
+    assert [(v["proof"], v["speed"]) for v in two["variants"]] == [("native", "measured")] * 2
+    decisions = json.loads((built.folder / "two.x86-64.decisions.json").read_text())
+    assert decisions["order"] == names
+    told = [note for note in two["notes"] if "measured beside each other" in note]
+    assert bool(told) == (names[0] == "libtorch-float32")
+    other = built.folder / "other.json"
+    other.write_text(json.dumps({**decisions, "order": names[::-1]}))
+    replayed = json.loads(
+        built.edgebuild(
+            *("--target", "x86-64", "two.pt", "--input", "x:float32[64,256]", "--thin", "--json"),
+            *("--backend", "onnxruntime", "--backend", "libtorch", "--decisions", "other.json", "-o", "other.edge"),
+        )
+    )
+    assert [variant["name"] for variant in replayed["variants"]] == names[::-1]
+
+
+def test_with_both_engines_loaded_each_variant_keeps_its_own_number_of_threads(
+    built: Built, two: dict[str, Any]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BOTH, "two.x86-64.edge", built.both_engines, str(built.cache / "u")],
+        cwd=built.folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    # The caller's own thread works too. ONNX Runtime has a pool for each session; LibTorch's threads are the caller's, for all models.
+    assert answer["added"] == {
+        "onnxruntime 1": 0,
+        "libtorch 1": 0,
+        "onnxruntime 3": 2,
+        "libtorch 4": 3,
+        "in turn": 0,
+    }
+    assert answer["variants"] == ["onnxruntime-float32", "libtorch-float32"] * 2
+    assert answer["spread"] < 1e-4

@@ -33,7 +33,7 @@ from edgebuild.native.elf_check import NativeFile, check_native_files
 from edgebuild.native.engine_layout import EngineLayout, engine_layout
 from edgebuild.native.engines import EngineFiles
 from edgebuild.native.runner import runner_licences
-from edgebuild.select.decisions import Decisions
+from edgebuild.select.decisions import Decisions, reordered
 from edgebuild.targets import BackendSpec, OperatingSystem, TargetSpec
 
 GOLDEN_BUDGET_BYTES = 32 * 2**20
@@ -71,9 +71,15 @@ class PackedParts:
     plugins: Mapping[str, PluginFiles] = field(default_factory=dict)
 
     @property
+    def variants(self) -> tuple[tuple[BackendSpec, LoweredVariant], ...]:
+        """All variants with their backends, in the order in which a runner tries them."""
+        made = {variant.name: (spec, variant) for spec, model in self.lowered for variant in model.variants}
+        return tuple(made[name] for name in reordered(list(made), self.decisions.order))
+
+    @property
     def variant_names(self) -> tuple[str, ...]:
-        """Names of all variants, in the order in which a runner tries them."""
-        return tuple(variant.name for _, model in self.lowered for variant in model.variants)
+        """Names of all variants, in that order."""
+        return tuple(variant.name for _, variant in self.variants)
 
 
 @contextmanager
@@ -100,7 +106,7 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
             name=target.name, arch=target.soc.arch, triple=target.toolchain.triple, loader=_loader(_layouts(parts))
         ),
         signature=exported.signature,
-        variants=[_variant(variant, spec, parts) for spec, model in parts.lowered for variant in model.variants],
+        variants=[_variant(variant, spec, parts) for spec, variant in parts.variants],
         files=_files(parts),
         goldens=read_goldens(exported),
         producer=exported.producer,

@@ -46,7 +46,7 @@ _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
     "--model", "factory", metavar="PACKAGE.MODULE:FACTORY", help="What makes the module, e.g. that of a state_dict."
 )
 @click.option(
-    "--backend", "backends", multiple=True, metavar="B", help="Only this backend (repeatable, in this order)."
+    "--backend", "backends", multiple=True, metavar="B", help="Only this backend (repeatable; the faster first)."
 )
 @click.option(
     "--parity-tol", metavar="ATOL[,RTOL]", help="Tolerance of the exported model, instead of the derived one."

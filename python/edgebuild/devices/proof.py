@@ -1,6 +1,7 @@
 """Proof: the packed bundle run by the very runner that it carries, before anybody is told that it works."""
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from edgebuild.devices.child import Hear
 from edgebuild.devices.emulator import Emulator
 from edgebuild.devices.local import query_edgerun, why_bundle_not_here, why_not_here
 from edgebuild.devices.place import HERE, Place
-from edgebuild.errors import IncompatibleError
+from edgebuild.errors import GateError, IncompatibleError
 from edgebuild.fingerprint import source_digest
 from edgebuild.report import Progress
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _BENCH_SECONDS = 1.0
 _WARMUP = 3
+_ORDER_SECONDS = 4.0
+_ORDER_ROUNDS = 31
 _EMULATED_STEP_S = 60.0
 _UNKNOWN_INFERENCE_S = 0.5
 _EMULATED_SLOWDOWN = 1000.0
@@ -71,6 +74,34 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
             continue  # What its plugin needs, a GPU or a plan for it, is not on this machine.
         peaks[variant.name] = int(answer["peak_rss_bytes"])
     return peaks
+
+
+def measured_order(bundle: Bundle, engines: Sequence[Path], deadline_s: float | None) -> tuple[str, ...]:
+    """The variants that run here, the fastest first as far as the noise allows a statement: what the runner's ``tune`` finds.
+
+    Empty where they are all of one backend, and where one is outside its tolerance: that is for the proof to say.
+
+    Raises:
+        EdgebuildError: A variant does not run.
+    """
+    drop_damaged_copy(bundle)
+    variants = bundle.manifest.variants
+    with tempfile.TemporaryDirectory(prefix="edgebuild-order-") as state:
+        words = ["tune", "--threads", "1", "--seconds", str(_ORDER_SECONDS), "--state-dir", state]
+        try:
+            answer = query_edgerun(
+                bundle,
+                words,
+                deadline_s=deadline_s,
+                steps=len(variants) * (2 + len(bundle.manifest.goldens) + _ORDER_ROUNDS),
+                busy_s=_ORDER_SECONDS,
+                environment=_runtime_environment(engines),
+            )
+        except GateError:
+            return ()
+    order: list[str] = answer["tunings"][0]["order"]
+    backends = {variant.backend for variant in variants if variant.name in order}
+    return tuple(order) if len(backends) > 1 else ()
 
 
 def prove(

@@ -22,6 +22,7 @@ class Decisions:
     Args:
         target: The target's name.
         memory_bytes: What a variant needs, by its name: the runner's peak resident memory, rounded up to 16 MiB.
+        order: Names of variants of several engines that were measured beside each other, the better first; empty: none were.
         quantization: By backend what was quantised and how, as ``edgebuild.quantization`` writes it; empty: nothing was asked for.
         bundle_id: Of the bundle that was built with them; "": not known.
         samples_sha256: Of its sample inputs and their outputs; "": not known.
@@ -29,12 +30,14 @@ class Decisions:
 
     target: str
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
     quantization: Mapping[str, Any] = field(default_factory=dict)
     bundle_id: str = ""
     samples_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
         data = {"schema": SCHEMA, "target": self.target, "memory_bytes": dict(sorted(self.memory_bytes.items()))}
+        data |= {"order": list(self.order)} if self.order else {}
         data |= {key: getattr(self, key) for key in ("bundle_id", "samples_sha256") if getattr(self, key)}
         return {**data, "quantization": dict(self.quantization)} if self.quantization else data
 
@@ -68,12 +71,16 @@ def read_decisions(path: Path, target: str) -> Decisions:
     if not isinstance(memory, dict) or not all(isinstance(v, int) and 0 < v < 2**53 for v in memory.values()):
         msg = f"{path}: expected memory_bytes as a whole number above 0 for each variant, got {memory!r}"
         raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
+    order = data.get("order", [])
+    if not isinstance(order, list) or len(order) != len({name for name in order if isinstance(name, str)}):
+        msg = f"{path}: expected order as a list of the variants' names, each once, got {order!r:.80}"
+        raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
     quantization = data.get("quantization", {})
     if not isinstance(quantization, dict) or not all(isinstance(entry, dict) for entry in quantization.values()):
         msg = f"{path}: expected quantization as an object for each backend, got {quantization!r:.80}"
         raise UsageError(msg, hint="give the decisions file that an earlier build wrote beside its bundle")
     told = {key: str(data.get(key) or "") for key in ("bundle_id", "samples_sha256")}
-    return Decisions(target=target, memory_bytes=memory, quantization=quantization, **told)
+    return Decisions(target=target, memory_bytes=memory, order=tuple(order), quantization=quantization, **told)
 
 
 def why_other(replayed: Decisions, made: Decisions) -> str:
@@ -92,9 +99,16 @@ def why_other(replayed: Decisions, made: Decisions) -> str:
 
 def check_variants(decisions: Decisions, path: Path, variants: Sequence[str]) -> None:
     """Raises UsageError if the decisions name variants that the bundle will not have."""
-    if not set(decisions.memory_bytes) <= set(variants):
-        msg = f"{path}: expected memory_bytes for {', '.join(variants)}, got {', '.join(decisions.memory_bytes)}"
-        raise UsageError(msg, hint="the decisions are from another model or another version")
+    for key, names in (("memory_bytes", list(decisions.memory_bytes)), ("order", decisions.order)):
+        if not set(names) <= set(variants):
+            msg = f"{path}: expected {key} for {', '.join(variants)}, got {', '.join(map(str, names))}"
+            raise UsageError(msg, hint="the decisions are from another model or another version")
+
+
+def reordered(names: Sequence[str], order: Sequence[str]) -> list[str]:
+    """``names``, of which those in ``order`` change places among themselves to be in that order; all others keep theirs."""
+    known = iter([name for name in order if name in names])
+    return [next(known) if name in order else name for name in names]
 
 
 def plans_to_json(plans: Mapping[str, Plan]) -> dict[str, Any]:
@@ -137,7 +151,7 @@ def decided_plans(decided: Mapping[str, Any], known: Sequence[str]) -> dict[str,
 
 
 def decide(
-    target: str, key: Sequence[Any], cache: Cache, measure: Callable[[], Mapping[str, int]]
+    target: str, key: Sequence[Any], cache: Cache, measure: Callable[[], tuple[Mapping[str, int], Sequence[str]]]
 ) -> tuple[Decisions, bool]:
     """Decides by measuring, once: the decisions are kept for the same content on the same CPU.
 
@@ -145,7 +159,7 @@ def decide(
         target: The target's name.
         key: Everything that the measurement depends on, JSON-able.
         cache: Where decisions are kept.
-        measure: Runs every variant; gives its peak resident memory in bytes by name.
+        measure: Runs every variant; gives its peak resident memory in bytes by name, and ``Decisions.order``.
 
     Returns:
         The decisions, and whether they came from the cache.
@@ -153,9 +167,11 @@ def decide(
     entry = content_key("decisions", SCHEMA, target, list(key))
 
     def make(folder: Path) -> None:
-        peaks = {name: -(-peak // _MEMORY_STEP) * _MEMORY_STEP for name, peak in measure().items()}
-        (folder / "decisions.json").write_text(Decisions(target=target, memory_bytes=peaks).text(), encoding="utf-8")
+        measured, order = measure()
+        peaks = {name: -(-peak // _MEMORY_STEP) * _MEMORY_STEP for name, peak in measured.items()}
+        made = Decisions(target=target, memory_bytes=peaks, order=tuple(order))
+        (folder / "decisions.json").write_text(made.text(), encoding="utf-8")
 
     folder, cached = cache.find_or_make("decisions", entry, make)
     data = json.loads((folder / "decisions.json").read_text(encoding="utf-8"))
-    return Decisions(target=target, memory_bytes=data["memory_bytes"]), cached
+    return Decisions(target=target, memory_bytes=data["memory_bytes"], order=tuple(data.get("order", ()))), cached

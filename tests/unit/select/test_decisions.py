@@ -17,6 +17,7 @@ from edgebuild.select.decisions import (
     decided_plans,
     plans_to_json,
     read_decisions,
+    reordered,
     why_other,
 )
 
@@ -80,14 +81,44 @@ def test_variants_that_the_bundle_has_not_are_named(tmp_path: Path) -> None:
     check_variants(decisions, tmp_path, ["a", "b", "int8-for-other-cpus"])
     with pytest.raises(UsageError, match="expected memory_bytes for a, got a, b"):
         check_variants(decisions, tmp_path, ["a"])
+    with pytest.raises(UsageError, match="expected order for a, b, got b, c"):
+        check_variants(replace(decisions, order=("b", "c")), tmp_path, ["a", "b"])
+
+
+def test_an_order_is_written_only_where_engines_were_measured_and_read_back(tmp_path: Path) -> None:
+    plain = Decisions(target="board", memory_bytes={"a": 1})
+    assert "order" not in plain.to_json()
+    ordered = replace(plain, order=("b", "a"))
+    path = tmp_path / "d.json"
+    path.write_text(ordered.text(), encoding="utf-8")
+    assert read_decisions(path, "board") == ordered
+    for wrong in ({"a": 1}, ["a", "a"], [1, 2], [["a"]], "ab"):
+        path.write_text(json.dumps({**plain.to_json(), "order": wrong}), encoding="utf-8")
+        with pytest.raises(UsageError, match="expected order as a list"):
+            read_decisions(path, "board")
+
+
+@pytest.mark.parametrize(
+    ("names", "order", "expected"),
+    [
+        ("abc", "", "abc"),
+        ("abc", "cba", "cba"),
+        ("abc", "ca", "cba"),  # b was not measured, and keeps its place
+        ("abcd", "dcb", "adcb"),
+        ("ab", "zba", "ba"),
+    ],
+)
+def test_variants_that_were_measured_change_places_among_themselves(names: str, order: str, expected: str) -> None:
+    assert reordered(list(names), list(order)) == list(expected)
 
 
 def test_what_was_measured_is_rounded_up_and_kept(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache")
     peaks = {"a": 16 * 2**20, "b": 16 * 2**20 + 1, "c": 1}
-    found, cached = decide("board", ["key", 1], cache, lambda: peaks)
+    found, cached = decide("board", ["key", 1], cache, lambda: (peaks, ["c", "a"]))
     assert not cached
     assert found.memory_bytes == {"a": 16 * 2**20, "b": 32 * 2**20, "c": 16 * 2**20}
+    assert found.order == ("c", "a")
 
     def never() -> Any:
         raise AssertionError
