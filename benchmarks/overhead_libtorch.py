@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from nets import find
 from nets.small import digits_sized_cnn, tiny_mlp
@@ -16,10 +17,10 @@ CASES = (
 )
 
 
-def main() -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """At most 2 microseconds or 1 %, whichever is larger."""
     rows = []
-    for name, make, shape, blocks, runs in CASES[:1] if "--smoke" in sys.argv else CASES:
+    for name, make, shape, blocks, runs in CASES[:1] if "--smoke" in arguments else CASES:
         folder = bundle(
             make(),
             "--input",
@@ -49,4 +50,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

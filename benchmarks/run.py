@@ -5,6 +5,7 @@ import sys
 
 NAMES = (
     "overhead",
+    "overhead_libtorch",
     "cold_start",
     "python_overhead",
     "command_line",
@@ -12,6 +13,9 @@ NAMES = (
     "quantization",
     "calibration",
     "foreign_boards",
+    "both_engines",
+    "aot_inductor",
+    "int8_libtorch",
 )
 
 
