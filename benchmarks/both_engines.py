@@ -48,7 +48,7 @@ def main(nets: Sequence[str] = ()) -> None:
                 )
                 for backend in BACKENDS
             ]
-            rows.append((name, str(threads), "", "threads of the process", "; ".join(sorted(counts))))
+            rows.append((name, str(threads), "threads of the process", "; ".join(sorted(counts)), "", ""))
             print(*rows[-3:], sep="\n", flush=True)
     show(
         f"Milliseconds of one inference (median of {PROCESSES} processes; least to most), {processors} processors",

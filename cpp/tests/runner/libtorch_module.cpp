@@ -33,6 +33,12 @@ std::string torch_script(const std::string& methods, const std::vector<float>& s
   return bytes.str();
 }
 
+std::string torch_script_with_lost_operator() {
+  torch::Library library(torch::Library::FRAGMENT, "aten", std::nullopt, __FILE__, __LINE__);
+  library.def("edgebuild_lost(Tensor x) -> Tensor", [](const at::Tensor& x) { return x.clone(); });
+  return torch_script("def forward(self, x):\n  return torch.edgebuild_lost(x)\n");
+}
+
 std::string torch_version() { return TORCH_VERSION; }
 
 }  // namespace edgebuild::testing

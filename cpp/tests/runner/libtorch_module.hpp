@@ -14,6 +14,9 @@ namespace edgebuild::testing {
 [[nodiscard]] std::string torch_script(const std::string& methods, const std::vector<float>& state = {},
                                        bool frozen = false);
 
+/// The archive of a module that calls an operator which was there only while it was written.
+[[nodiscard]] std::string torch_script_with_lost_operator();
+
 /// The version of the library that the tests are linked with.
 [[nodiscard]] std::string torch_version();
 
