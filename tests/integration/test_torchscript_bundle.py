@@ -55,7 +55,7 @@ import json, os, sys
 import numpy as np
 from edgebuild import Runner
 bundle, engines, cache = sys.argv[1:]
-inputs = {"x": np.random.default_rng(2).standard_normal((64, 256)).astype(np.float32)}
+inputs = {"input": np.random.default_rng(2).standard_normal((64, 256)).astype(np.float32)}
 runners, added, results = {}, {}, []
 def threads(): return len(os.listdir("/proc/self/task"))
 for backend, count in (("onnxruntime", 1), ("libtorch", 1), ("onnxruntime", 3), ("libtorch", 4)):
@@ -263,7 +263,7 @@ def two(built: Built, growing: dict[str, Any]) -> dict[str, Any]:
     built.save("two", torch.nn.Sequential(*layers))
     report: dict[str, Any] = json.loads(
         built.edgebuild(
-            *("--target", "x86-64", "two.pt", "--input", "x:float32[64,256]", "--thin", "--json"),
+            *("--target", "x86-64", "two.pt", "--input", "input:float32[64,256]", "--thin", "--json"),
             *("--backend", "onnxruntime", "--backend", "libtorch"),
         )
     )
@@ -284,7 +284,7 @@ def test_two_engines_ship_in_the_order_that_was_measured_and_that_is_a_decision(
     other.write_text(json.dumps({**decisions, "order": names[::-1]}))
     replayed = json.loads(
         built.edgebuild(
-            *("--target", "x86-64", "two.pt", "--input", "x:float32[64,256]", "--thin", "--json"),
+            *("--target", "x86-64", "two.pt", "--input", "input:float32[64,256]", "--thin", "--json"),
             *("--backend", "onnxruntime", "--backend", "libtorch", "--decisions", "other.json", "-o", "other.edge"),
         )
     )
