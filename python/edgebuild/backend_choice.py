@@ -13,7 +13,7 @@ from edgebuild.native import plugin, tensorrt
 from edgebuild.native.engine_layout import check_engine
 from edgebuild.native.engines import EngineFiles, engine_pin, fetch_engine
 from edgebuild.native.plugin import check_plugin
-from edgebuild.native.tensorrt import Headers, find_headers, get_command, target_version
+from edgebuild.native.tensorrt import Headers, find_headers, get_command, why_without_headers
 from edgebuild.report import Progress
 from edgebuild.targets import BackendSpec, TargetSpec
 
@@ -67,7 +67,7 @@ def choose_backends(
     notes = []
     headers = find_headers(target, cache) if any(spec.name == _TENSORRT for spec in specs) else None
     if headers is None and any(spec.name == _TENSORRT for spec in specs):
-        why = f"the public headers of TensorRT {target_version(target)} are not here, against which its plugin is compiled"
+        why = why_without_headers(target)
         if names or len(specs) == 1:
             raise ToolError(why, hint=f"`{get_command(target)}` gets them, or set TENSORRT_ROOT")
         notes.append(f"no TensorRT variant: {why}; `{get_command(target)}` gets them")

@@ -240,6 +240,7 @@ def _next_steps(bundle: Bundle, output: Path, target: TargetSpec, *, thin: bool)
         path = shlex.quote(str(output))
     name = shlex.quote(output.name)
     tunes = target.soc.arch != machine_arch() and len(bundle.manifest.variants) > 1
+    plans = any(variant.backend == "tensorrt" for variant in bundle.manifest.variants)
     engines = (
         f"edgebuild runtime pack --target {target_argument(target)} -o engines, then on this machine and on the board: "
         "export EDGEBUILD_RUNTIME_PATH=/path/to/engines",
@@ -250,5 +251,10 @@ def _next_steps(bundle: Bundle, output: Path, target: TargetSpec, *, thin: bool)
         # The emulator's times are nobody's.
         *((f"edgebuild bench {path}",) if target.soc.arch == machine_arch() else ()),
         f"on the board: tar xf {name} && {bundle.manifest.top}/bin/edgerun verify",
+        *(
+            (f"on the board: {bundle.manifest.top}/bin/edgerun prepare   (builds TensorRT's plan, once)",)
+            if plans
+            else ()
+        ),
         *((f"on the board: {bundle.manifest.top}/bin/edgerun tune",) if tunes else ()),
     )

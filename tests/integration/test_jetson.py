@@ -40,8 +40,12 @@ def work(module_folder: Callable[[str], Path]) -> Path:
 
 
 def build(work: Path, *arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
+    return edgebuild(work, "--target", "jetson", "model.pt", *arguments, code=code, **environment)
+
+
+def edgebuild(work: Path, *arguments: str, code: int = 0, **environment: str) -> tuple[str, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "edgebuild.cli.main", "--target", "jetson", "model.pt", *arguments],
+        [sys.executable, "-m", "edgebuild.cli.main", *arguments],
         cwd=work,
         env={**os.environ, "NO_COLOR": "1", **environment},
         capture_output=True,
@@ -62,6 +66,7 @@ def test_without_headers_the_cpu_variant_is_proved_and_the_one_command_is_named(
     assert any(
         "no TensorRT variant" in n and "edgebuild doctor --target" in n and "--fetch`" in n for n in report["notes"]
     )
+    assert not any("prepare" in step for step in report["next_steps"])
     bundle = Bundle.open(work / "model.jetson-orin.edge")
     assert bundle.manifest.target.arch == "aarch64"
     assert not [name for name in bundle.manifest.files if "tensorrt" in name]
@@ -88,3 +93,9 @@ def test_with_headers_the_plugin_and_its_variants_are_in_the_bundle(work: Path) 
         assert entry.options["workspace_mib"] == "1024"
         assert entry.engine is None
         assert entry.speed == "unproved"
+    assert any(step.startswith("on the board: model.jetson-orin/bin/edgerun prepare") for step in report["next_steps"])
+    plans = json.loads(edgebuild(work, "explain", "model.jetson-orin.edge", "--json")[0])["predicted_plans"]
+    assert [(plan["variant"], len(plan["kernels"])) for plan in plans] == [
+        ("tensorrt-float16", 2),
+        ("tensorrt-float32", 2),
+    ]

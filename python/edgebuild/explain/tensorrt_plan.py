@@ -297,7 +297,7 @@ class _Prediction:
             why = "the model's own Cast"
         return Conversion(
             operator=node.op_type,
-            value=(origin(value) or value).name or "",
+            value=(result if result.is_graph_output() else origin(value) or value).name or "",
             source=_type(value),
             target=_type(result),
             why=why,

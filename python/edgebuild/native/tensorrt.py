@@ -67,6 +67,20 @@ def find_headers(target: TargetSpec, cache: Cache) -> Headers | None:
     return None
 
 
+def why_without_headers(target: TargetSpec) -> str:
+    """Why ``find_headers`` found none; tells what a folder that the user named holds instead."""
+    text = f"the public headers of TensorRT {target_version(target)} are not here, against which its plugin is compiled"
+    root = os.environ.get("TENSORRT_ROOT")
+    if not root:
+        return text
+    for folder in (Path(root, "include"), Path(root)):
+        version = _version(folder / "NvInferVersion.h") if (folder / "NvInferVersion.h").is_file() else None
+        if version is not None:
+            major, minor = _wanted(target)
+            return f"{text} (TENSORRT_ROOT holds those of {version[0]}.{version[1]}; {major}.0 to {major}.{minor} fit)"
+    return f"{text} (TENSORRT_ROOT={root} holds none)"
+
+
 def fetch_headers(target: TargetSpec, cache: Cache, progress: Progress) -> Headers:
     """The public headers (Apache-2.0), each pinned by its SHA-256, from the release that ``cmake/TensorRTHeaders.cmake`` names.
 

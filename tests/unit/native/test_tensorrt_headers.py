@@ -137,6 +137,16 @@ def test_a_build_without_headers_leaves_tensorrt_out_and_names_the_one_command(t
     assert "--fetch" in str(asked.value.hint)
 
 
+def test_a_folder_that_was_named_and_does_not_fit_is_told_with_what_it_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_headers(tmp_path / "sdk", "11.1")
+    monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path / "sdk"))
+    assert "(TENSORRT_ROOT holds those of 11.1; 10.0 to 10.3 fit)" in tensorrt.why_without_headers(ORIN)
+    monkeypatch.setenv("TENSORRT_ROOT", str(tmp_path))
+    assert f"(TENSORRT_ROOT={tmp_path} holds none)" in tensorrt.why_without_headers(ORIN)
+
+
 def test_options_go_to_the_backends_that_know_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from edgebuild.backend_choice import choose_backends
 
