@@ -136,15 +136,21 @@ def build_from_request(
     decided = None if options.decisions is None else read_decisions(options.decisions, target.name)
     if options.quantize is None and decided is not None and any(q.get("plan") for q in decided.quantization.values()):
         msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
-        raise UsageError(msg, hint="add --int8; calibration data is not needed again")
-    if options.quantize is not None and decided is None:
+        raise UsageError(msg, hint="add --int8, and the same --calib, samples of which are the goldens")
+    if options.quantize is not None:
         from edgebuild.data import survey
 
         quantize = options.quantize
-        survey(
-            quantize.calib, preprocess=quantize.preprocess, search_path=request.search_path, limit=quantize.max_samples
-        )
-        find_evaluate(quantize.evaluate, request.search_path)
+        # A replay needs no data, and calls none; those in files become goldens.
+        if decided is None or not isinstance(quantize.calib, str) or ":" not in quantize.calib:
+            survey(
+                quantize.calib,
+                preprocess=quantize.preprocess,
+                search_path=request.search_path,
+                limit=quantize.max_samples,
+            )
+        if decided is None:
+            find_evaluate(quantize.evaluate, request.search_path)
     check_toolchain(target)
     place = choose_place(
         target, options.verify, cache, progress

@@ -103,12 +103,13 @@ def verdict(found: Json) -> str:
     return f"{text}. Nearest: {nearest['name']}: {told}" if nearest is not None and told else text
 
 
-def doubts(search: Json | None, goldens_db: Sequence[float | None]) -> Iterator[str]:
+def doubts(search: Json | None, goldens_db: Sequence[float | None], *, real: bool = False) -> Iterator[str]:
     """What makes the figures of INT8 say less than they seem to.
 
     Args:
         search: What was tried; None: it was replayed.
         goldens_db: Signal to noise of each quantised graph on the goldens; None: no noise.
+        real: Whether they are of the user's data.
     """
     trial = chosen_trial(search)
     if search is not None and trial is not None and trial.get("score"):
@@ -121,10 +122,8 @@ def doubts(search: Json | None, goldens_db: Sequence[float | None]) -> Iterator[
             )
     worst = min((db for db in goldens_db if db is not None), default=math.inf)
     if worst < _WEAK_GOLDENS_DB:
-        yield (
-            f"on the goldens INT8 is only {worst:.0f} dB from float, so `verify` finds gross errors alone; with calibration data in files, or "
-            "--sample, the goldens are real inputs"
-        )
+        advice = "" if real else "; with calibration data in files, or --sample, the goldens are real inputs"
+        yield f"on the goldens INT8 is only {worst:.0f} dB from float, so `verify` finds gross errors alone{advice}"
 
 
 def advice_on_speed(found: Json) -> str:

@@ -141,7 +141,13 @@ def quantize_backend(
             reason=reason,
             report=result["report"],
             kept=folder.name,
-            notes=tuple(doubts(result["report"], [entry["goldens_db"] for entry in result["graphs"]]))
+            notes=tuple(
+                doubts(
+                    result["report"],
+                    [entry["goldens_db"] for entry in result["graphs"]],
+                    real=data_of(options) is not None,
+                )
+            )
             if lowered
             else (),
         ),

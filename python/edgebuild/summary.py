@@ -106,7 +106,7 @@ def _quantization_notes(quantized: Mapping[str, BackendQuantization]) -> Iterato
             yield f"INT8 for {name}: {found.reason}"
         if found.manifest is not None and not found.manifest["judged"]:
             yield f"INT8 for {name}: calibrated on random data, so its accuracy is NOT known"
-        yield from found.notes
+        yield from (f"{name}: {note}" for note in found.notes)
 
 
 def _order_notes(parts: PackedParts) -> Iterator[str]:

@@ -94,6 +94,9 @@ def test_few_decisions_and_noisy_goldens_are_doubts() -> None:
     assert "judged by 8 decisions on 8 held-out samples: one of them is 12%" in told
     (told,) = int8_report.doubts(None, [0.96, 30.0])
     assert "on the goldens INT8 is only 1 dB from float" in told
+    assert "with calibration data in files" in told
+    (told,) = int8_report.doubts(None, [0.96, 30.0], real=True)
+    assert told.endswith("so `verify` finds gross errors alone")
 
 
 def test_many_decisions_and_a_score_of_the_users_own_leave_no_doubt() -> None:

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgebuild.build import build
 from edgebuild.errors import GateError, UsageError
 from edgebuild.options import QuantizeOptions
 from edgebuild.quantization import _nothing, _settle, find_evaluate, sample_of, target_version
+from edgebuild.summary import _quantization_notes
 from edgebuild.targets import load_target
 
 
@@ -64,3 +66,22 @@ def test_a_users_score_is_found_by_name_and_no_two_builds_share_its_verdict(tmp_
     assert find_evaluate(given, ())[0] is given
     with pytest.raises(UsageError, match="score_of_user"):
         find_evaluate("score_of_user:missing", [str(tmp_path)])
+
+
+def test_data_that_a_replay_is_given_have_to_be_there_because_they_become_goldens(tmp_path: Path) -> None:
+    import torch
+
+    model, decisions = tmp_path / "net.pt", tmp_path / "decided.json"
+    torch.jit.script(torch.nn.ReLU()).save(str(model))
+    decisions.write_text(
+        '{"schema": "edgebuild.decisions/1", "target": "x86-64", "memory_bytes": {}}', encoding="utf-8"
+    )
+    given = QuantizeOptions(calib=str(tmp_path / "missing"))
+    with pytest.raises(UsageError, match="missing: no such file or folder"):
+        build(str(model), target="x86-64", output=tmp_path / "net.edge", decisions=decisions, quantize=given)
+
+
+def test_a_note_on_int8_names_its_backend() -> None:
+    doubtful = replace(_nothing(""), lowered=(None,), notes=("few decisions",))  # type: ignore[arg-type]
+    notes = list(_quantization_notes({"onnxruntime": doubtful, "tensorrt": doubtful}))
+    assert notes == ["onnxruntime: few decisions", "tensorrt: few decisions"]

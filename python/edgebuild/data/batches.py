@@ -134,6 +134,12 @@ def cut(records: Iterable[Record], fitter: Fitter, reader: BatchReader) -> Itera
         fitter.note(f"{rows} samples at the end do not fill a batch of {size} and were left out")
 
 
+def files_of_a_batch(record: Record, fitter: Fitter, reader: BatchReader) -> int:
+    """How many records like this one ``cut`` makes a batch of; 1 if one record has more than that."""
+    plan = reader.plan(record)
+    return -(-_size(fitter, plan, False) // max(plan.count, 1)) if plan.mode in ("rows", "lift") else 1
+
+
 def _size(fitter: Fitter, plan: Plan, alone: bool) -> int:
     """Rows of a batch that is cut from stacked samples, or gathered from single ones."""
     if not isinstance(fitter.batch, str):

@@ -76,6 +76,11 @@ def open_files(path: Path, inputs: Sequence[str], spool: Spool, note: Note, open
     return Origin(name=f"{path}/*.npy", records=[_npy_record({name: p}, str(p)) for p in found["npy"]])
 
 
+def is_data(path: Path) -> bool:
+    """Whether a file may be data, by its name."""
+    return _kind(path) is not None and not path.name.startswith(".")
+
+
 def _kind(path: Path) -> str | None:
     suffix = path.suffix.lower()
     return "image" if suffix in IMAGE_SUFFIXES else suffix[1:] if suffix in (".npy", ".npz") else None

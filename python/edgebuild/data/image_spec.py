@@ -57,12 +57,13 @@ class Preprocess:
 
     def __str__(self) -> str:
         """The text that parses to this value."""
-        if self.preset is not None:
-            return self.preset if self.input is None else f"{self.input}: {self.preset}"
-        parts = []
-        if self.resize is not None:
+        before = "" if self.input is None else f"{self.input}: "
+        if self.preset is not None and self == replace(_preset(self.preset), input=self.input):
+            return before + self.preset
+        parts = [] if self.preset is None else [self.preset]  # it stands for its sizes, which follow the model's
+        if self.resize is not None and self.preset is None:
             parts.append(f"resize={self.resize if isinstance(self.resize, int) else _size_text(self.resize)}")
-        if self.crop is not None:
+        if self.crop is not None and self.preset is None:
             parts.append(f"crop={self.crop[0] if self.crop[0] == self.crop[1] else _size_text(self.crop)}")
         if self.resize is not None:
             parts.append(f"interpolation={self.interpolation}")
@@ -72,7 +73,7 @@ class Preprocess:
             parts.append(f"scale={_scale_text(self.scale)}")
         parts.append(f"mean={';'.join(map(repr, self.mean))}")
         parts.append(f"std={';'.join(map(repr, self.std))}")
-        return ("" if self.input is None else f"{self.input}: ") + ",".join(parts)
+        return before + ",".join(parts)
 
     def to_json(self) -> dict[str, Any]:
         """The input's entry in the manifest; only of what ``resolved`` gave."""
@@ -195,6 +196,12 @@ class Preprocess:
             size = self.resize
         count = len(self.mean)
         return (*size, count) if self.layout == "nhwc" else (count, *size)
+
+
+def _preset(name: str) -> Preprocess:
+    from edgebuild.data.preprocess import parse_preprocess
+
+    return parse_preprocess(name)
 
 
 def _check_values(spec: Preprocess) -> None:

@@ -4,6 +4,7 @@ import mmap
 import platform
 import re
 import shutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -92,15 +93,22 @@ def _export_uncached(cache: Cache, export: Callable[[Path], ExportedModel]) -> E
 
 
 def _listing(path: Path) -> list[list[Any]]:
-    """Name, size and time of change of a file, or of all files in a folder: data may be too many to be read for a key."""
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    """What tells data from others without reading them, for they may be many: names, sizes, and what the file system knows them by.
+
+    The time of change of the inode, unlike that of the content, is set by nobody: archives unpack data of one shape with equal names,
+    sizes and times. What else lies in the folder, a bundle for instance, is none of it.
+    """
+    from edgebuild.data.files import is_data
+
     found = []
-    for file in files:
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
         try:
             status = file.stat()
         except OSError:  # what opens it says it better
             continue
-        found.append([file.relative_to(path).as_posix(), status.st_size, status.st_mtime_ns])
+        if file == path or (is_data(file) and stat.S_ISREG(status.st_mode)):
+            known = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_dev, status.st_ino]
+            found.append([file.relative_to(path).as_posix(), *known])
     return found
 
 

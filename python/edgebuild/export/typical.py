@@ -4,7 +4,7 @@ On noise a trained model's activations lie elsewhere than in use: quantised, a c
 noise, and goldens of noise would then let any INT8 kernel pass.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,12 @@ _SETS = 3
 
 
 def with_data(source: ModelSource, data: DataRequest) -> ModelSource:
-    """The source, with samples from calibration data in place of those of equal shapes.
+    """The source, with samples from calibration data in place of random ones; of sizes that the data lack, cut and repeated.
+
+    One random sample would spoil all of them: a quantised model's tolerance is of its worst error.
 
     Args:
-        source: A loaded model; its first sample has the best sizes, and stays the first where no data have them.
+        source: A loaded model; its first sample has the best sizes, and so has that of the result.
         data: Where the data lie.
 
     Raises:
@@ -39,14 +41,46 @@ def with_data(source: ModelSource, data: DataRequest) -> ModelSource:
     for where, arrays in found:
         if any(name not in arrays for name in names):
             continue  # an optional input that this model always gets
-        sample = {name: np.ascontiguousarray(arrays[name]) for name in names}
+        sample = {name: arrays[name] for name in names}
         try:
             source.reference(sample)
         except Exception as error:  # whatever the model raises
             msg = f"--calib {data.path}: the model refuses {where}: {last_line(error)}"
             raise CalibrationError(msg, hint="check names, dtypes, sizes and values of the arrays") from None
         typical.append(sample)
-    return replace(source, samples=_merged(source.samples, typical))
+    return replace(source, samples=_merged(_resized(source.samples, typical, source.reference), typical))
+
+
+def _resized(random: Sequence[Inputs], typical: Sequence[Inputs], run: Callable[[Inputs], Any]) -> list[Inputs]:
+    """Random samples of sizes that no data have, with data cut or repeated to these sizes in their place where the model takes them."""
+    covered = {_same(_shapes(sample)) for sample in typical}
+    found = []
+    for number, sample in enumerate(random if typical else ()):
+        begin = number % len(typical)
+        others = [*typical[begin:], *typical[:begin]]
+        made = None if _same(_shapes(sample)) in covered else _of_sizes(others, _shapes(sample))
+        if made is not None:
+            try:
+                run(made)
+            except Exception:  # a refusal is an answer: lengths, for example, are beyond a sequence that was cut
+                made = None
+        found.append(sample if made is None else made)
+    return found or list(random)
+
+
+def _of_sizes(typical: Sequence[Inputs], shapes: Mapping[str, tuple[int, ...]]) -> Inputs | None:
+    """Rows of all samples of the first one's sizes, then cut or begun anew along each axis; None: there is nothing to repeat."""
+    alike = [sample for sample in typical if _shapes(sample) == _shapes(typical[0])]
+    made = {}
+    for name, shape in shapes.items():
+        first = np.asarray(typical[0][name])
+        if first.ndim != len(shape) or (0 in first.shape and first.shape != shape):
+            return None
+        array = np.concatenate([sample[name] for sample in alike]) if shape and shape[0] != first.shape[0] else first
+        for axis, size in enumerate(shape):
+            array = array[(slice(None),) * axis + (np.arange(size) % max(array.shape[axis], 1),)]
+        made[name] = np.require(array, requirements="C")
+    return made
 
 
 def _merged(random: Sequence[Inputs], typical: Sequence[Inputs]) -> tuple[Inputs, ...]:

@@ -183,6 +183,23 @@ def test_text_and_json_round_trip(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "imagenet",
+        "x: clip",
+        "imagenet,mean=0.5,std=0.25",
+        "clip,interpolation=bilinear,dtype=float16",
+        "imagenet,layout=nhwc",
+    ],
+)
+def test_a_presets_text_keeps_what_was_changed_in_it_and_that_its_sizes_follow_the_models(text: str) -> None:
+    spec = parse_preprocess(text)
+    assert parse_preprocess(str(spec)) == spec
+    if "=" not in text:
+        assert str(spec) == text
+
+
+@pytest.mark.parametrize(
     ("text", "problem"),
     [
         ("", "neither a preset"),

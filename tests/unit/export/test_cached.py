@@ -1,5 +1,6 @@
 """The export stage's cache: what has no hash of its own is kept by what came out of it."""
 
+import os
 from itertools import count
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from edgebuild.cache import Cache
 from edgebuild.errors import ModelError
 from edgebuild.export.cached import export_cached
 from edgebuild.export.result import ExportedModel
-from edgebuild.model.request import ModelRequest
+from edgebuild.model.request import DataRequest, ModelRequest
 from edgebuild.model.signature import Signature, TensorType, ValueSpec
 from edgebuild.report import SilentProgress
 
@@ -80,3 +81,32 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path) -> None:
         export_cached(FACTORY, cache, SilentProgress(), export=fail)
     assert not (cache.root / "export").exists()
     assert list((cache.root / "staging").iterdir()) == []
+
+
+def test_an_export_with_data_is_anew_for_other_data_of_equal_names_sizes_and_times_alone(tmp_path: Path) -> None:
+    cache = Cache(tmp_path / "cache")
+    model = tmp_path / "net.onnx"
+    model.write_bytes(b"net")
+
+    def data(name: str, content: bytes) -> Path:
+        path = tmp_path / name
+        path.mkdir()
+        (path / "0.npz").write_bytes(content)
+        os.utime(path / "0.npz", ns=(0, 0))  # as archives that are the same each time have it
+        return path
+
+    def hit(path: Path) -> bool:
+        request = ModelRequest(path=str(model), data=DataRequest(path=str(path)))
+        return export_cached(request, cache, SilentProgress(), export=lambda folder: exported(folder, 1.0, b"w"))[1]
+
+    one, other = data("one", b"cats"), data("other", b"dogs")
+    assert not hit(one)
+    assert hit(one)
+    assert not hit(other)
+    (one / "net.x86-64.edge").write_bytes(b"a bundle beside the data")
+    (one / ".listing").write_bytes(b"hidden")
+    assert hit(one)
+    (one / "0.npz").write_bytes(b"mice")
+    os.utime(one / "0.npz", ns=(0, 0))
+    assert not hit(one)
+    assert not hit(one / "0.npz")

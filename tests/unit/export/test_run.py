@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from edgebuild.errors import DeadlineError, EdgebuildError, ModelError, ToolError, UsageError
+from edgebuild.errors import CalibrationError, DeadlineError, EdgebuildError, ModelError, ToolError, UsageError
 from edgebuild.export.run import export_model
-from edgebuild.model.request import InputRequest, ModelRequest
+from edgebuild.model.request import DataRequest, InputRequest, ModelRequest
 
 FACTORY = """
 import os, signal, sys, time, torch
@@ -133,6 +133,16 @@ def test_error_of_the_factory_crosses_as_a_model_error_with_its_log_attached(fac
         export_model(request(factories, "broken"), factories / "out")
     assert caught.value.exit_code in (2, 9)
     assert "Traceback" in "".join(caught.value.__notes__)
+
+
+def test_error_of_the_calibration_data_crosses_as_one(factories):
+    data = factories / "data"
+    data.mkdir()
+    np.savez(data / "0.npz", x=np.full((1, 3, 8, 8), np.nan, np.float32))
+    asked = replace(request(factories, "good"), data=DataRequest(path=str(data)))
+    with pytest.raises(CalibrationError, match=r"0\.npz: input 'x': NaN") as caught:
+        export_model(asked, factories / "out")
+    assert "calibration needs finite numbers" in str(caught.value.hint)
 
 
 def test_deadline_ends_the_worker_and_what_it_started(factories):

@@ -86,6 +86,74 @@ def test_sizes_that_the_data_have_not_stay_covered_and_the_best_comes_first(tmp_
     assert {sample["x"].shape[1] for sample in before.samples} <= set(sizes)
 
 
+def test_sizes_that_the_data_have_not_are_cut_and_repeated_data(tmp_path: Path) -> None:
+    folder(tmp_path / "calib", 4, 1, 9, 3)
+    made = with_data(source(dynamic=True), DataRequest(path=str(tmp_path / "calib")))
+    for sample in made.samples:
+        assert sample["x"].min() >= 7  # random numbers have mean 0: one such golden widens the tolerance of all
+        assert sample["x"].flags.c_contiguous
+    short = [sample["x"] for sample in made.samples if sample["x"].shape[1] == 4]
+    long = [sample["x"] for sample in made.samples if sample["x"].shape[1] == 9]
+    assert len({array.tobytes() for array in short}) == len(short)
+    assert {array.tobytes() for array in short} <= {array[:, :4].tobytes() for array in long}
+
+
+def test_larger_batches_hold_rows_of_different_samples(tmp_path: Path) -> None:
+    arrays = folder(tmp_path / "calib", 3, 1, 4, 3)
+    request = ModelRequest(
+        path="scorer.pt",
+        inputs=(InputRequest(name="x", dtype="float32", shape=(1, 4, 3)),),
+        dynamic=(DynamicRequest(input="x", axis=0, symbol="n", best=1, maximum=16),),
+    )
+
+    class Mean(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean(1)
+
+    made = with_data(load(request, module=Mean()), DataRequest(path=str(tmp_path / "calib")))
+    (double,) = (s["x"] for s in made.samples if s["x"].shape[0] == 2)
+    rows = [next(index for index, array in enumerate(arrays) if np.array_equal(array[0], row)) for row in double]
+    assert len(set(rows)) == 2
+
+
+def test_what_the_model_refuses_when_it_is_cut_stays_random(tmp_path: Path) -> None:
+    folder(tmp_path / "calib", 4, 1, 9, 3)
+
+    class Long(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            assert x.shape[1] == 9 or float(x.max()) < 6, "cut"
+            return x.mean(1)
+
+    request = ModelRequest(
+        path="long.pt",
+        inputs=(InputRequest(name="x", dtype="float32", shape=(1, 4, 3)),),
+        dynamic=(DynamicRequest(input="x", axis=1, symbol="n", best=4, maximum=16),),
+    )
+    before = load(request, module=torch.jit.script(Long()))
+    made = with_data(before, DataRequest(path=str(tmp_path / "calib")))
+    assert made.samples[0] is before.samples[0]
+
+
+def test_scalars_stay_scalars(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+            return x * factor
+
+    request = ModelRequest(
+        path="scaled.pt",
+        inputs=(
+            InputRequest(name="x", dtype="float32", shape=(2, 3)),
+            InputRequest(name="factor", dtype="float32", shape=()),
+        ),
+    )
+    for index in range(3):
+        arrays = {"x": np.ones((2, 3), np.float32), "factor": np.array(index, np.float32)}
+        np.savez(tmp_path / f"{index}.npz", allow_pickle=False, **arrays)
+    made = with_data(load(request, module=Scaled()), DataRequest(path=str(tmp_path)))
+    assert [sample["factor"].shape for sample in made.samples] == [(), (), ()]
+    assert [float(sample["factor"]) for sample in made.samples] == [0.0, 1.0, 2.0]
+
+
 def test_data_that_the_model_refuses_are_an_error_that_names_the_file(tmp_path: Path) -> None:
     folder(tmp_path / "calib", 2, 1, 4, 3, low=-5.0)
     with pytest.raises(CalibrationError, match=r"the model refuses .*000-0\.npz.*negative"):
