@@ -24,7 +24,7 @@ from edgebuild.model.identify import identify
 from edgebuild.model.request import ModelRequest
 from edgebuild.model.signature import Signature
 from edgebuild.native.runner import build_runner, check_toolchain
-from edgebuild.options import BuildOptions
+from edgebuild.options import BuildOptions, QuantizeOptions
 from edgebuild.quantization import BackendQuantization, data_of, find_evaluate, quantize_backend, sample_of
 from edgebuild.report import BuildReport, Progress, SilentProgress
 from edgebuild.select.decisions import Decisions, check_variants, decide, read_decisions, why_other
@@ -67,7 +67,7 @@ def build(
         progress: Hears how it goes.
         **options: Further fields of ``BuildOptions`` and ``ModelRequest``, e.g. ``parity_tolerance=(atol, rtol)``, ``seed``,
             ``decisions`` (a path), ``deadline_s``, ``measure``, ``verify="emulator"``, ``max_size_bytes``, ``toolchain``,
-            ``variant_options={"intra_op_threads": "2"}``.
+            ``variant_options={"intra_op_threads": "2"}``; INT8 by ``quantize=QuantizeOptions(calib=...)`` of ``edgebuild.options``.
 
     Raises:
         EdgebuildError: One of ``edgebuild.errors``; nothing half-written is left.
@@ -86,6 +86,8 @@ def build(
         if name not in known:
             near = difflib.get_close_matches(name, sorted(known), 1)
             guess = f"did you mean {near[0]}?" if near else "help(edgebuild.build) lists the options"
+            if name == "int8" or name in QuantizeOptions.__dataclass_fields__:
+                guess = "INT8 is quantize=edgebuild.options.QuantizeOptions(calib=...)"
             msg = f"build() takes no option {name!r}"
             raise UsageError(msg, hint=guess)
     request_fields = {k: options.pop(k) for k in list(options) if k in ModelRequest.__dataclass_fields__}

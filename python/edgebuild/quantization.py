@@ -158,9 +158,9 @@ def quantize_backend(
 def _settle(result: BackendQuantization, options: QuantizeOptions) -> BackendQuantization:
     if not result.lowered and options.required:
         msg = f"no INT8 variant may ship: {result.reason}"
-        raise GateError(
-            msg, hint="give more or better calibration data, a wider budget, --effort best, or leave --require out"
-        )
+        searched = result.report is not None and result.report["trials"]
+        more = "give more or better calibration data, a wider budget, --effort best, or " if searched else ""
+        raise GateError(msg, hint=f"{more}leave --require out")
     return result
 
 

@@ -38,6 +38,10 @@ def test_an_option_that_build_does_not_have_is_a_usage_error_with_the_nearest_on
     with pytest.raises(UsageError, match="'deadline'") as caught:
         edgebuild.build("m.pt", target="x86-64", deadline=3)
     assert "deadline_s" in str(caught.value.hint)
+    for name in ("int8", "calib"):
+        with pytest.raises(UsageError, match=f"'{name}'") as caught:
+            edgebuild.build("m.pt", target="x86-64", **{name: True})
+        assert "quantize=edgebuild.options.QuantizeOptions(calib=...)" in str(caught.value.hint)
 
 
 def test_every_public_name_is_there_and_an_unknown_one_is_an_attribute_error() -> None:

@@ -23,6 +23,11 @@ def test_nothing_to_ship_is_an_error_only_where_int8_is_required() -> None:
     with pytest.raises(GateError, match="no INT8 variant may ship: the model is quantised already") as caught:
         _settle(nothing, QuantizeOptions(calib="random", required=True))
     assert caught.value.exit_code == 6
+    assert caught.value.hint == "leave --require out"  # nothing was tried: better data would not help
+    tried = replace(nothing, report={"trials": [{"name": "static products"}]})
+    with pytest.raises(GateError) as caught:
+        _settle(tried, QuantizeOptions(calib="random", required=True))
+    assert "more or better calibration data" in str(caught.value.hint)
 
 
 def test_the_first_npz_of_a_calibration_folder_stands_for_its_sizes(tmp_path: Path) -> None:

@@ -221,6 +221,7 @@ def open_origin(
     preprocess = parse_preprocess(preprocess) if isinstance(preprocess, str) else preprocess
     if preprocess is not None:
         preprocess = preprocess.resolved(fitter.signature)
+        fitter.image_input = preprocess.input
     inputs = [name for name in fitter.types if name not in fitter.optional] or list(fitter.types)
     if isinstance(source, str) and source == "random":
         items = random_batches(fitter.signature, seed, random_count, examples)

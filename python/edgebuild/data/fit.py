@@ -49,6 +49,7 @@ class Fitter:
         self.signature = signature
         self.types: dict[str, TensorType] = {}
         self.optional: set[str] = set()
+        self.image_input: str | None = None  # the one that --preprocess makes
         self.note = note
         for spec in signature.inputs:
             if isinstance(spec.type, TensorType):
@@ -123,14 +124,24 @@ class Fitter:
         wanted = self.types[name].shape or ()
         if len(wanted) == len(given) == 4 and (given[1:] == (*_tail(wanted)[1:], _tail(wanted)[0])):
             return "the array is NHWC, the model takes NCHW: transpose it, array.transpose(0, 3, 1, 2)"
-        return "give arrays of this shape, or stack samples along the first axis"
+        if name == self.image_input:
+            size = wanted[-3:-1] if wanted and wanted[-1] in (1, 3) else wanted[-2:]
+            text = "x".join(str(n) for n in size) if all(isinstance(n, int) for n in size) else "HxW"
+            return (
+                f"images must come to the model's size: --preprocess with resize={text}, or crop={text}, as in training"
+            )
+        text = "give arrays of this shape, or stack samples along the first axis"
+        pairs = list(zip(wanted, given, strict=False))[1:] if len(wanted) == len(given) else []
+        axis = next((i for i, (size, got) in enumerate(pairs, 1) if isinstance(size, int) and size != got), None)
+        return text if axis is None else f"{text}; if axis {axis} may have any size: --dynamic '{name}:{axis}=SYMBOL'"
 
     def _check_names(self, arrays: Mapping[str, LazyArray], where: str) -> None:
         known = ", ".join(self.types)
         for name in arrays:
             if name not in self.types:
                 msg = f"{where}: unknown input '{name}', the model takes {known}"
-                raise CalibrationError(msg, hint="name the arrays as the model's inputs")
+                hint = "name the arrays as the model's inputs, and leave out what is none, e.g. labels"
+                raise CalibrationError(msg, hint=hint)
         for name in self.types:
             if name not in arrays and name not in self.optional:
                 msg = f"{where}: input '{name}' is missing, got {', '.join(arrays) or 'no array'}"

@@ -51,6 +51,15 @@ def test_images_in_one_folder_a_class_are_found(tmp_path: Path, cache: Cache) ->
     assert "2 of 6 files are used, evenly spaced" in data.notes[0]
 
 
+def test_images_of_other_sizes_than_the_models_are_told_how_to_come_to_it(tmp_path: Path, cache: Cache) -> None:
+    pictures(tmp_path)
+    for shape, layout in (((1, 3, 16, 12), "nchw"), ((1, 16, 12, 3), "nhwc")):
+        net = signature(("x", "float32", shape))
+        with pytest.raises(CalibrationError, match="got float32") as caught:
+            opened(tmp_path, net, cache, preprocess=f"layout={layout},mean=0.5,std=0.5")
+        assert "resize=16x12" in str(caught.value.hint)
+
+
 def test_a_larger_fixed_batch_is_gathered(tmp_path: Path, cache: Cache) -> None:
     want = [spec().apply(picture) for picture in pictures(tmp_path, 5)]
     data = opened(tmp_path, signature(("x", "float32", (2, 3, 16, 16))), cache, preprocess=parse_preprocess(TEXT_FORM))
