@@ -35,11 +35,39 @@ def _run(*command: object, environment: dict[str, str] | None = None) -> str:
 
 @pytest.fixture(scope="module")
 def prefix(module_folder: Callable[[str], Path]) -> Path:
-    """A Release build's install tree, in another folder than it was installed into."""
+    """An install tree, in another folder than it was installed into: of the build that the tests are given a runner of, else a new one."""
     if shutil.which("cmake", path=_ENVIRONMENT["PATH"]) is None:
         pytest.skip("cmake is not here")
     folder = module_folder("embedding")
-    build = folder / "build"
+    build = _given_build()
+    if build is None:
+        build = folder / "build"
+        _build_library(build)
+    _run("cmake", "--install", build, "--component", "library", "--prefix", folder / "installed", "--strip")
+    if build.parent == folder:
+        shutil.rmtree(build)
+    moved = folder / "elsewhere" / "edgebuild"
+    moved.parent.mkdir()
+    (folder / "installed").rename(moved)
+    return moved
+
+
+def _given_build() -> Path | None:
+    """The folder in which EDGEBUILD_TEST_EDGERUN was built, if it holds the library too and is of these sources."""
+    edgerun = Path(os.environ.get("EDGEBUILD_TEST_EDGERUN", "/")).resolve()
+    for folder in edgerun.parents:
+        if (folder / "CMakeCache.txt").is_file():
+            cache = (folder / "CMakeCache.txt").read_text(encoding="utf-8").splitlines()
+            wanted = {
+                f"CMAKE_HOME_DIRECTORY:INTERNAL={_ROOT}",
+                "EDGEBUILD_LIBRARY:BOOL=ON",
+                "CMAKE_INSTALL_LIBDIR:PATH=lib",
+            }
+            return folder if wanted <= set(cache) else None
+    return None
+
+
+def _build_library(build: Path) -> None:
     third_party = _ROOT / "build" / "third_party"
     _run(
         *("cmake", "-S", _ROOT, "-B", build, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-DCMAKE_UNITY_BUILD=ON"),
@@ -47,12 +75,6 @@ def prefix(module_folder: Callable[[str], Path]) -> Path:
         *([f"-DEDGEBUILD_THIRD_PARTY_DIR={third_party}"] if third_party.is_dir() else []),
     )
     _run("cmake", "--build", build, "--parallel", "2")
-    _run("cmake", "--install", build, "--component", "library", "--prefix", folder / "installed")
-    shutil.rmtree(build)
-    moved = folder / "elsewhere" / "edgebuild"
-    moved.parent.mkdir()
-    (folder / "installed").rename(moved)
-    return moved
 
 
 @pytest.fixture(scope="module")

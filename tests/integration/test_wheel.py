@@ -26,8 +26,9 @@ def run(*command: str, cwd: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(module_folder: Callable[[str], Path]) -> Path:
+    """Made in the build folder of the checkout's own installation: what that compiled is not compiled again."""
     folder = module_folder("wheel")
-    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={folder / 'build'}"]
+    flags = ["--no-deps", "--no-build-isolation", "--quiet"]
     run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
     (found,) = folder.glob("edgebuild-*.whl")
     return found
@@ -100,11 +101,11 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
 def ready_made(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
     """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found.
 
-    The wheel is made after the plain one, in its build folder: nothing is compiled again.
+    The wheel is made after the plain one: nothing is compiled again.
     """
     folder = module_folder("ready-made")
     run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), "x86-64", cwd=folder)
-    flags = ["--no-deps", "--no-build-isolation", "--quiet", f"--config-settings=build-dir={wheel.parent / 'build'}"]
+    flags = ["--no-deps", "--no-build-isolation", "--quiet"]
     flags.append(f"--config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR={folder / 'prebuilt'}")
     run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
     (carrying,) = folder.glob("edgebuild-*.whl")

@@ -258,11 +258,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
         command = [sys.executable, "-c", code, str(tmp_path / "cache"), str(count), source]
         return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
-    np.save(tmp_path / "all.npy", np.zeros((400, 100000), np.float32))  # 160 MB
-    np.savez_compressed(tmp_path / "all.npz", x=np.zeros((400, 100000), np.float32))
+    np.save(tmp_path / "all.npy", np.zeros((200, 100000), np.float32))  # 80 MB
+    np.savez_compressed(tmp_path / "all.npz", x=np.zeros((200, 100000), np.float32))
     small = peak(10, "stream")
     for source in ("stream", str(tmp_path / "all.npy"), str(tmp_path / "all.npz")):
-        assert peak(400, source) < small * 1.15, source
+        assert peak(200, source) < small * 1.15, source
 
 
 def test_every_error_is_ours(cache: Cache) -> None:

@@ -52,9 +52,9 @@ NETWORKS = {
 }
 
 
-def optimised(data, **options):
+def optimised(data, checked=True, **options):
     built = ir.from_proto(onnx.load_from_string(data))
-    with checked_passes():
+    with checked_passes(checked):
         result = optimize(built, target_opset_max=options.pop("target_opset_max", 26), **options)
     return built, result.report
 
@@ -139,7 +139,7 @@ def test_onnx_node_cases_keep_results(caplog):
         once = to_bytes(built)
         if not results_match(expected, run(once, feeds)):
             wrong.append(f"{case.name}: other results")
-        elif to_bytes(optimised(once, fused_operators=FUSED_OPERATORS)[0]) != once:
+        elif to_bytes(optimised(once, checked=False, fused_operators=FUSED_OPERATORS)[0]) != once:
             wrong.append(f"{case.name}: a second run changes it")
     assert tried > 400
     assert not wrong
