@@ -18,7 +18,10 @@ if [ "$preset" = dev ]; then
 spec = importlib.util.find_spec("torch")
 print(pathlib.Path(spec.origin).parent if spec else "")')
 fi
-cmake --preset "$preset" -DEDGEBUILD_LIBTORCH_ROOT="$libtorch" -Dpybind11_DIR="$("$bin/python" -m pybind11 --cmakedir)" >"build/configure-$preset.log" 2>&1 || {
+# A new tree compiles several files at once, because headers are most of the work; one that was configured otherwise stays as it is.
+together=
+[ -e "build/$preset/CMakeCache.txt" ] || together=-DCMAKE_UNITY_BUILD=ON
+cmake --preset "$preset" $together -DEDGEBUILD_LIBTORCH_ROOT="$libtorch" -Dpybind11_DIR="$("$bin/python" -m pybind11 --cmakedir)" >"build/configure-$preset.log" 2>&1 || {
   cat "build/configure-$preset.log"
   exit 10
 }
