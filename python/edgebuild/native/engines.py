@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+import zlib
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,8 @@ from edgebuild.report import Progress
 
 _DOWNLOAD_LIMIT_S = 900
 _COPYRIGHT = "debian-copyright-"
+_BROKEN_WHEEL = (zipfile.BadZipFile, zlib.error, KeyError, EOFError, NotImplementedError, RuntimeError)
+"""What zipfile raises for a file that is none, damaged, encrypted or without a member."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,8 +253,13 @@ def _copy_from_wheel(pin: EnginePin, folder: Path) -> None:
         lines = [line for line in said if line.startswith("ERROR")] or said
         msg = f"{what}: {lines[-1]}"
         raise ToolError(msg, hint="check the network and pip's configuration; a filled cache needs neither")
-    with zipfile.ZipFile(wheels[0]) as wheel:
-        for member, name in [(pin.member, pin.soname), *((m, Path(m).name) for m in pin.licences)]:
-            with wheel.open(member) as source, (folder / name).open("wb") as target:
-                shutil.copyfileobj(source, target)
+    members = [(pin.member, pin.soname), *((member, Path(member).name) for member in pin.licences)]
+    try:
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            for member, name in members:
+                with wheel.open(member) as source, (folder / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+    except _BROKEN_WHEEL as error:
+        msg = f"the downloaded {wheels[0].name} is damaged or another's: {str(error).strip(chr(34)) or 'it ends too early'}"
+        raise ToolError(msg, hint="try again, or check the index that pip is configured for; it is not kept") from error
     shutil.rmtree(downloads)

@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -34,7 +35,14 @@ def pin() -> EnginePin:
     )
 
 
-def pip_that_finds(monkeypatch: pytest.MonkeyPatch, library: bytes, *, code: int = 0, stderr: str = "") -> list[Any]:
+def pip_that_finds(
+    monkeypatch: pytest.MonkeyPatch,
+    library: bytes,
+    *,
+    code: int = 0,
+    stderr: str = "",
+    damage: Callable[[bytes], bytes] = bytes,
+) -> list[Any]:
     """Replaces pip by something that writes a wheel with this library; returns the commands that it got."""
     commands: list[Any] = []
 
@@ -46,6 +54,8 @@ def pip_that_finds(monkeypatch: pytest.MonkeyPatch, library: bytes, *, code: int
             with zipfile.ZipFile(folder / "engine-1.2-cp311.whl", "w") as wheel:
                 wheel.writestr("engine/libengine.so.1.2", library)
                 wheel.writestr("engine/LICENSE", "free")
+            path = folder / "engine-1.2-cp311.whl"
+            path.write_bytes(damage(path.read_bytes()))
         return subprocess.CompletedProcess(command, code, "", stderr)
 
     monkeypatch.setattr(engines.subprocess, "run", run)  # type: ignore[attr-defined]
@@ -72,6 +82,35 @@ def test_a_library_with_another_hash_is_refused_and_not_kept(
     pip_that_finds(monkeypatch, LIBRARY + b"!")
     with pytest.raises(ToolError, match=f"expected {pin.sha256}"):
         fetch_engine(pin, Cache(tmp_path))
+    pip_that_finds(monkeypatch, LIBRARY)
+    assert fetch_engine(pin, Cache(tmp_path)).library.read_bytes() == LIBRARY
+
+
+def _flip(wheel: bytes) -> bytes:
+    return wheel.replace(b"ELF engine", b"ELF engime", 1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (_flip, "Bad CRC-32"),
+        (lambda wheel: wheel[: len(wheel) // 2], "not a zip file"),
+        (lambda wheel: b"", "not a zip file"),
+        (lambda wheel: wheel.replace(b"libengine.so.1.2", b"libengine.so.1.3"), "no item named"),
+    ],
+)
+def test_a_damaged_wheel_is_one_line_and_a_sound_one_is_taken_next(
+    pin: EnginePin,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[bytes], bytes],
+    said: str,
+) -> None:
+    pip_that_finds(monkeypatch, LIBRARY, damage=damage)
+    with pytest.raises(ToolError, match=said) as caught:
+        fetch_engine(pin, Cache(tmp_path))
+    assert caught.value.message.startswith("the downloaded engine-1.2-cp311.whl is damaged or another's: ")
+    assert "\n" not in caught.value.message
     pip_that_finds(monkeypatch, LIBRARY)
     assert fetch_engine(pin, Cache(tmp_path)).library.read_bytes() == LIBRARY
 
@@ -107,7 +146,7 @@ def test_an_installed_package_of_another_version_is_not_taken(
 ) -> None:
     commands = pip_that_finds(monkeypatch, LIBRARY)
     installed = replace(pin, distribution="onnxruntime", member=engine_pin("onnxruntime", "1.31.1", "x86_64").member)
-    with pytest.raises(KeyError):  # the wheel of this test lacks the member
+    with pytest.raises(ToolError, match="no item named"):  # the wheel of this test lacks the member
         fetch_engine(installed, Cache(tmp_path))
     assert len(commands) == 1
 
