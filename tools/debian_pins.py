@@ -91,7 +91,10 @@ def read_index(suite: str, arch: str) -> Index:
             "APT::Architectures": arch,
         }
         apt = ["apt-get", "-qq", *(part for key, value in options.items() for part in ("-o", f"{key}={value}"))]
-        subprocess.run([*apt, "update"], check=True)
+        if subprocess.run([*apt, "update"], check=False).returncode != 0:
+            sys.exit(
+                f"debian_pins.py: {mirrors[0].uri} gave no sound index of {suite} for {arch}; apt's own words are above"
+            )
         found = run([*apt, "indextargets", "--format", "$(FILENAME)", "Created-By: Packages"]).split()
         text = run([APT_HELPER, "cat-file", *found])
     index: Index = {}

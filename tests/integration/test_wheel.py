@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import warnings
 import zipfile
@@ -12,7 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from edgebuild.native.elf import read_elf
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+CARRIED = ("x86-64", "raspberrypi4")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -99,12 +104,12 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
 
 @pytest.fixture(scope="module")
 def ready_made(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
-    """An environment with a wheel that carries the x86-64 runner, in which zig, cmake and ninja can't be found.
+    """An environment with a wheel that carries two boards' runners, in which zig, cmake and ninja can't be found.
 
     The wheel is made after the plain one: nothing is compiled again.
     """
     folder = module_folder("ready-made")
-    run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), "x86-64", cwd=folder)
+    run(sys.executable, str(ROOT / "tools" / "prebuild_runners.py"), str(folder / "prebuilt"), *CARRIED, cwd=folder)
     flags = ["--no-deps", "--no-build-isolation", "--quiet"]
     flags.append(f"--config-settings=cmake.define.EDGEBUILD_PREBUILT_DIR={folder / 'prebuilt'}")
     run(sys.executable, "-m", "pip", "wheel", *flags, "--wheel-dir", str(folder), str(ROOT), cwd=folder)
@@ -149,10 +154,15 @@ def test_a_wheel_with_ready_made_runners_builds_without_any_compiler(ready_made:
         command = [str(ready_made / "python"), "-m", "edgebuild.cli.main", *words]
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
 
-    built = edgebuild("--target", "x86-64", "net.pt", "--no-measure")
-    assert built.returncode == 0, built.stderr
-    assert "compiling" not in built.stderr
+    for target in CARRIED:
+        built = edgebuild("--target", target, "net.pt", "--no-measure", "--verify", "none")
+        assert built.returncode == 0, built.stderr
+        assert "compiling" not in built.stderr
+        assert edgebuild("inspect", f"net.{target}.edge").returncode == 0
     assert edgebuild("verify", "net.x86-64.edge").returncode == 0
-    other = edgebuild("--target", "raspberrypi4", "net.pt", "--no-measure", "--verify", "none")
+    with tarfile.open(tmp_path / "net.raspberrypi4.edge") as bundle:
+        bundle.extract("net.raspberrypi4/bin/edgerun", tmp_path, filter="data")
+    assert read_elf(tmp_path / "net.raspberrypi4" / "bin" / "edgerun").machine == 183
+    other = edgebuild("--target", "raspberrypi2", "net.pt", "--no-measure", "--verify", "none")
     assert other.returncode == 10, "the wheel of this test has no runner for it"
     assert "ziglang" in other.stderr

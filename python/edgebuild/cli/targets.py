@@ -42,7 +42,9 @@ def command(target: str | None, as_json: bool, verbose: bool) -> None:
     for line in output.table(("TARGET", "ARCH", "BACKENDS", "WHAT IT IS"), rows):
         output.echo(line)
     output.echo()
-    output.echo("  `edgebuild targets TARGET` shows one; a board of your own is a file passed by its path.")
+    text = "`edgebuild targets TARGET` shows one; a board of your own is a file passed by its path."
+    for line in output.wrap(text, "  ", "  ", output.width()):
+        output.echo(line)
 
 
 def _show(spec: TargetSpec) -> None:
