@@ -1,9 +1,9 @@
 """The wheel works from an environment that knows nothing of the checkout: command line, Runner, and a whole build."""
 
+import importlib.util
 import os
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import venv
 import warnings
@@ -17,6 +17,7 @@ from edgebuild.native.elf import read_elf
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
+DEPENDENCIES = Path(str(importlib.util.find_spec("torch").origin)).parents[1]  # type: ignore[union-attr]
 CARRIED = ("x86-64", "raspberrypi4")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -46,7 +47,7 @@ def environment(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
     venv.create(folder / "venv", with_pip=False, symlinks=True)
     (packages,) = (folder / "venv" / "lib").glob("python*/site-packages")
     # A plain path: .pth files behind it, such as the checkout's editable hook, are not followed.
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (packages / "dependencies.pth").write_text(f"{DEPENDENCIES}\n")
     flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
     python = str(folder / "venv" / "bin" / "python")
     run(sys.executable, "-m", "pip", "--python", python, "install", *flags, str(wheel), cwd=folder)
@@ -125,7 +126,7 @@ def ready_made(wheel: Path, module_folder: Callable[[str], Path]) -> Path:
         "sys.meta_path.insert(0, Hidden())\n"
     )
     (packages / "hidden_tools.py").write_text(hide)
-    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\nimport hidden_tools\n")
+    (packages / "dependencies.pth").write_text(f"{DEPENDENCIES}\nimport hidden_tools\n")
     flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
     run(
         sys.executable,

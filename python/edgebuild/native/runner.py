@@ -154,6 +154,8 @@ def _compile(
             # A source file's time is mostly the C++ library's headers: six files at once take half of what they take alone.
             "-DCMAKE_UNITY_BUILD=ON",
             "-DCMAKE_UNITY_BUILD_BATCH_SIZE=6",
+            # A library's files need not wait for the libraries that it is linked with: the longest file starts early.
+            "-DCMAKE_OPTIMIZE_DEPENDENCIES=ON",
             "-DCMAKE_EXE_LINKER_FLAGS_RELEASE=-s",
             "-DEDGEBUILD_LIBRARY=OFF",
             "-DEDGEBUILD_PYTHON=OFF",
