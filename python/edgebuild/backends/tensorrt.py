@@ -53,7 +53,7 @@ def lower(candidate: Candidate, options: dict[str, str], folder: Path) -> tuple[
         from edgebuild.backends.half import with_float_biases
 
         model = with_float_biases(model)
-        if _has_foreign_operators(model):
+        if _has_foreign_operators(model) or not _is_symmetric(model):
             return ()
     name = candidate.precision if candidate.precision != "float32" else ""
     half = _in_half(model, candidate)
@@ -118,6 +118,24 @@ def _has_foreign_operators(model: object) -> bool:
     assert isinstance(model, onnx.ModelProto)
     at_run_time = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv", "QLinearMatMul")
     return any(node.domain not in ("", "ai.onnx") or node.op_type in at_run_time for node in model.graph.node)
+
+
+def _is_symmetric(model: object) -> bool:
+    """Whether all Q and DQ have zero points of 0, as constants; TensorRT has no others, and no unsigned ones."""
+    import onnx
+
+    assert isinstance(model, onnx.ModelProto)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            name = node.input[2] if len(node.input) > 2 else ""
+            zero = constants.get(name)
+            if zero is None:
+                if name or node.op_type == "QuantizeLinear":
+                    return False  # without one a Q gives unsigned integers
+            elif zero.data_type == onnx.TensorProto.UINT8 or onnx.numpy_helper.to_array(zero).any():
+                return False
+    return True
 
 
 def _write(

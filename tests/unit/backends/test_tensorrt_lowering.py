@@ -246,6 +246,20 @@ def test_without_float16_scales_or_without_gain_a_quantised_model_stays_as_it_is
     assert [v.name for v in tensorrt.lower(candidate, {}, tmp_path)] == ["tensorrt-int8"]
 
 
+@pytest.mark.parametrize("zero", [np.asarray(3, np.int8), np.asarray(0, np.uint8), None])
+def test_a_graph_with_other_zero_points_than_0_is_no_tensorrt_model(tmp_path: Path, zero: object) -> None:
+    candidate = a_quantised_candidate(tmp_path, opset=20)
+    model = onnx.load(candidate.graph)
+    for node in model.graph.node:
+        if zero is None and node.op_type == "QuantizeLinear":
+            del node.input[2]
+    for tensor in model.graph.initializer:
+        if zero is not None and tensor.name == "zero":
+            tensor.CopyFrom(numpy_helper.from_array(np.asarray(zero), "zero"))
+    onnx.save(model, candidate.graph)
+    assert tensorrt.lower(candidate, {}, tmp_path) == ()
+
+
 def test_signatures_that_tensorrt_has_no_form_for_are_told_apart() -> None:
     def signature(kind: TensorType | ContainerType) -> Signature:
         return Signature(inputs=(ValueSpec(name="x", type=kind),), outputs=())
