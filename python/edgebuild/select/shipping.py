@@ -94,6 +94,8 @@ def ship(
                 broken = violations(score, problem.budget)
         if broken:
             left_out.append(f"not for CPUs that need {_needs(group)}: {'; '.join(broken)}")
+            for file in (path, path.with_name(path.name + ".data")):  # the folder is kept in the cache
+                file.unlink(missing_ok=True)
             continue
         goldens = golden_fit(exported, path, open_graph)
         graphs.append(QuantizedGraph(group=group, plan=trial.plan, graph=path, goldens=goldens, judged=group is judged))

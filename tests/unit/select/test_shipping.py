@@ -48,6 +48,7 @@ class Shop:
     def write(self, graph: Path, plan: Plan, scheme: QuantizationScheme, forms: object, path: Path) -> Path:
         self.table.files[path], self.schemes[path] = plan, scheme
         self.narrow = scheme.reduce_range
+        path.touch()
         return path
 
     def sqnr(self, plan: Plan, limit: int | None) -> float:
@@ -117,3 +118,4 @@ def test_what_fits_in_no_form_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     assert set(shipped.searches) == {"-7bit"}
     (why,) = shipped.left_out
     assert why.startswith("not for CPUs that need 7bit: output 'y': signal to noise ")
+    assert [path.name for path in sorted(shop.folder.glob("int8*"))] == ["int8.onnx"]  # the folder is kept in the cache
