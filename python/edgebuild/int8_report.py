@@ -13,6 +13,8 @@ Json = Mapping[str, Any]
 LEAST_TOLD_DB = -99.0
 """JSON has no infinity: noise without any signal."""
 
+_FEW_DISTINCT = 0.9
+"""Share of the held-out batches: if fewer differ from each other, it is said. A double here and there is not worth a word."""
 _FEW_DECISIONS = 50
 _WEAK_GOLDENS_DB = 10.0
 """Noise of a third of the signal: where a wrong kernel is hard to tell from INT8 itself."""
@@ -120,6 +122,12 @@ def doubts(search: Json | None, goldens_db: Sequence[float | None], *, real: boo
                 f"INT8's accuracy was judged by {score['decisions']} decisions on {samples} held-out sample{'s' if samples != 1 else ''}: "
                 f"one of them is {1 / score['decisions']:.0%}; a few hundred samples say more"
             )
+    held = search["held_out"] if search is not None and trial is not None else {}
+    if held.get("distinct", 0) < _FEW_DISTINCT * held.get("batches", 0):
+        yield (
+            f"only {held['distinct']} of the {held['batches']} held-out batches differ from each other, so INT8's figures "
+            "say less than their number: give samples that differ"
+        )
     worst = min((db for db in goldens_db if db is not None), default=math.inf)
     if worst < _WEAK_GOLDENS_DB:
         advice = "" if real else "; with calibration data in files, or --sample, the goldens are real inputs"

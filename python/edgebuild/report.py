@@ -63,7 +63,7 @@ class VariantReport:
             "near_ties", "sqnr_db", and "flipped_here": by the build machine's own kernels on the same data.
         speed: "measured" or "unproved", as the manifest says it to a runner.
         accuracy: Of an INT8 variant, against float on the data that was held out: "sqnr_db" of the worst output (None: no
-            noise), "agreement" of decisions (None: no output decides); None: not known, e.g. another scheme was judged.
+            noise), "agreement" of decisions (None: no output decides); None: not known, e.g. it did not run here.
     """
 
     name: str

@@ -65,7 +65,9 @@ def build_report(
         passes={name: count for name, count in passes.items() if count},
         nodes=next((graph.nodes for graph in parts.graphs.values()), None),
         variants=tuple(
-            _variant_report(bundle, v, proof, exported.original_latency_ms, _accuracy(v, parts, quantized))
+            _variant_report(
+                bundle, v, proof, exported.original_latency_ms, _accuracy(v, bundle, proof, parts, quantized)
+            )
             for v in bundle.manifest.variants
         ),
         assumptions=exported.assumptions,
@@ -119,14 +121,24 @@ def _order_notes(parts: PackedParts) -> Iterator[str]:
 
 
 def _accuracy(
-    variant: Variant, parts: PackedParts, quantized: Mapping[str, BackendQuantization]
+    variant: Variant,
+    bundle: Bundle,
+    proof: Proof,
+    parts: PackedParts,
+    quantized: Mapping[str, BackendQuantization],
 ) -> Mapping[str, Any] | None:
-    """What the search found for the variant that it judged; None: it judged another scheme, or nothing."""
+    """What was found on held-out data, by the kernels of a CPU that the variant is for; None: nothing was."""
     found = quantized.get(variant.backend)
     judged = found is not None and found.manifest is not None and found.manifest["judged"]
     lowered = {v.name: v for _, model in parts.lowered for v in model.variants}.get(variant.name)
-    if found is None or not judged or lowered is None or lowered.precision != "int8" or not lowered.measured_here:
+    if found is None or not judged or lowered is None or lowered.precision != "int8":
         return None
+    if not lowered.measured_here:
+        scores = (found.report or {}).get("shipped", {})
+        rest = variant.name.removeprefix(f"{variant.backend}-int8")
+        suffix = max((suffix for suffix in scores if rest.startswith(suffix)), key=len, default=None)
+        ran = proof.kind == "native" and not _why_skipped(bundle, proof, variant.name)
+        return score_of(scores[suffix]) if ran and suffix is not None else None
     trial = chosen_trial(found.report)
     return None if trial is None or trial["score"] is None else score_of(trial["score"])
 

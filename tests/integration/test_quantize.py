@@ -77,6 +77,9 @@ def test_the_int8_variants_come_first_and_are_proved(bundle: Path, report: dict[
     measured = [variant for variant in int8(report) if variant["latency_ms"] is not None]
     assert measured
     assert all(check["passed"] for variant in report["variants"] for check in variant["checks"])
+    judged = [variant["accuracy"] for variant in int8(report) if variant["proof"] == "native"]
+    assert all(accuracy is not None and accuracy["sqnr_db"] >= 12 for accuracy in judged)
+    assert len({accuracy["sqnr_db"] for accuracy in judged}) == len(judged)  # each of its own weights
     # Four layers of 64 x 64 x 9 weights in one byte each, not four.
     assert all(100_000 < variant["size_bytes"] < 200_000 for variant in int8(report))
 

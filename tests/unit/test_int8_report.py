@@ -99,6 +99,14 @@ def test_few_decisions_and_noisy_goldens_are_doubts() -> None:
     assert told.endswith("so `verify` finds gross errors alone")
 
 
+def test_figures_of_equal_samples_are_a_doubt() -> None:
+    many = trial("a", fits=True, score=score(output(agreement=1.0, decisions=60)))
+    held = {"samples": 60, "batches": 60, "distinct": 3}
+    (told,) = int8_report.doubts({"chosen": "a", "trials": [many], "held_out": held}, [])
+    assert "only 3 of the 60 held-out batches differ" in told
+    assert not list(int8_report.doubts({"chosen": "a", "trials": [many], "held_out": {**held, "distinct": 59}}, []))
+
+
 def test_many_decisions_and_a_score_of_the_users_own_leave_no_doubt() -> None:
     many = trial("a", fits=True, score=score(output(decisions=50)))
     assert not list(int8_report.doubts({"chosen": "a", "trials": [many], "held_out": {"samples": 50}}, [10.0]))

@@ -61,6 +61,11 @@ class CalibrationData:
         """Batches."""
         return len(self._batches)
 
+    @property
+    def distinct(self) -> int:
+        """Batches that differ from each other."""
+        return len({digest for _, digest in self._batches})
+
     def batches(self) -> Iterator[Mapping[str, Array]]:
         """Yields ``{input name: array}``, the same ones in the same order each time; one batch lies in memory at a time.
 

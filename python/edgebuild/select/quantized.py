@@ -158,6 +158,7 @@ def quantize(
         (folder / "candidate.onnx.data").unlink(missing_ok=True)
     reason = "; ".join(part for part in (outcome.reason, *shipped.left_out) if part)
     report = _report(outcome, shipped.searches, request, used, held, judged.scheme, reason)
+    report["shipped"] = {graph.group.suffix: graph.score.to_json() for graph in shipped.graphs if graph.score}
     return Quantized(graphs=shipped.graphs, reason=reason, report=report)
 
 
@@ -243,7 +244,7 @@ def _report(
             "random": used.random,
             "source": used.description,
         },
-        "held_out": {"samples": held.count, "sha256": held.sha256},
+        "held_out": {"samples": held.count, "sha256": held.sha256, "batches": len(held), "distinct": held.distinct},
         "budget": request.budget.to_json(),
         "scheme": {key: value for key, value in vars(scheme).items() if key != "cpu_features"},
         "chosen": None if outcome.chosen is None else outcome.chosen.name,

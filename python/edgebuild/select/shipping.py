@@ -31,6 +31,7 @@ class QuantizedGraph:
         graph: The file.
         goldens: How it meets them.
         judged: Whether it is the one that the search measured, on a CPU that it is meant for.
+        score: On all held-out data, by the build machine's kernels; None: replayed.
     """
 
     group: SchemeGroup
@@ -38,6 +39,7 @@ class QuantizedGraph:
     graph: Path
     goldens: GoldenFit
     judged: bool
+    score: Score | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +100,11 @@ def ship(
                 file.unlink(missing_ok=True)
             continue
         goldens = golden_fit(exported, path, open_graph)
-        graphs.append(QuantizedGraph(group=group, plan=trial.plan, graph=path, goldens=goldens, judged=group is judged))
+        graphs.append(
+            QuantizedGraph(
+                group=group, plan=trial.plan, graph=path, goldens=goldens, judged=group is judged, score=score
+            )
+        )
     return Shipped(graphs=tuple(graphs), searches=searches, left_out=tuple(left_out))
 
 

@@ -86,6 +86,10 @@ def test_what_holds_for_all_schemes_is_searched_for_once(monkeypatch: pytest.Mon
     plan, shipped = shop.ships()
     assert [found.plan for found in shipped.graphs] == [plan, plan]
     assert [found.judged for found in shipped.graphs] == [True, False]
+    assert [found.score is not None and found.score.sqnr_db for found in shipped.graphs] == [
+        30.0,
+        30.0 - 0.5 * len(LAYERS),
+    ]
     assert [found.graph.name for found in shipped.graphs] == ["int8.onnx", "int8-7bit.onnx"]
     assert shop.asked == []
     assert not shipped.searches
