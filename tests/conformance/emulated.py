@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ from edgebuild.native.runner import build_runner
 from edgebuild.report import SilentProgress
 from edgebuild.targets import load_target
 
-from .cases import Case, agrees, load_cases
-from .merged import MOST, batches, merge
-from .suite import _attempt, through_engine
+from .cases import Case, load_cases
+from .merged import MOST, attempt, batches, verdicts
+from .suite import through_engine
 
 _LIMIT_S = 300
 _RAW = {1: np.uint8, 2: np.uint16}
@@ -60,47 +61,7 @@ def open_board(name: str) -> Board:
     )
 
 
-def verdicts(cases: Sequence[Case], board: Board) -> dict[str, str]:
-    """What became of each case: empty if the emulated runner gives the expected outputs, else what happened."""
-    if len(cases) == 1:
-        return {cases[0].name: _attempt(lambda: _through_board(cases, board)[cases[0].name])}
-    try:
-        found = _through_board(cases, board)
-    except Exception:  # one of them, or that they are one model: the halves tell
-        half = len(cases) // 2
-        return verdicts(cases[:half], board) | verdicts(cases[half:], board)
-    failed = [case for case in cases if found[case.name]]
-    return {**found, **{name: verdict for case in failed for name, verdict in verdicts([case], board).items()}}
-
-
-def _through_board(cases: Sequence[Case], board: Board) -> dict[str, str]:
-    """Verdicts of cases that are run as one model; raises whatever keeps it from being run."""
-    if len(cases) > 1:
-        model, inputs, expected = merge(cases)
-        outputs = _on_board(model, inputs, expected, board)
-        found = {}
-        for case in cases:
-            count = len(case.model.graph.output)
-            found[case.name] = _judge(case, outputs[:count], expected[:count])
-            outputs, expected = outputs[count:], expected[count:]
-        return found
-    (case,) = cases
-    for inputs, expected in case.data_sets:
-        wrong = _judge(case, _on_board(case.model, inputs, expected, board), expected)
-        if wrong:
-            return {case.name: wrong}
-    return {case.name: ""}
-
-
-def _judge(case: Case, got: Sequence[Any], expected: Sequence[Any]) -> str:
-    for output, value, wanted in zip(case.model.graph.output, got, expected, strict=True):
-        wrong = agrees(value, wanted, case)
-        if wrong:
-            return f"output {output.name}: {wrong}"
-    return ""
-
-
-def _on_board(model: onnx.ModelProto, inputs: Sequence[Any], expected: Sequence[Any], board: Board) -> list[Any]:
+def run_on_board(board: Board, model: onnx.ModelProto, inputs: Sequence[Any], expected: Sequence[Any]) -> list[Any]:
     """The outputs that the emulated runner computes, each as the kind of value that is expected."""
     with tempfile.TemporaryDirectory(prefix="edgebuild-conformance-") as name:
         folder = Path(name)
@@ -172,7 +133,7 @@ def chosen(names: Sequence[str], sample: int | None) -> list[Case]:
     passed = [
         case
         for case in load_cases()
-        if (not names or case.name in names) and _attempt(lambda case=case: through_engine(case)) == ""
+        if (not names or case.name in names) and attempt(lambda case=case: through_engine(case)) == ""
     ]
     step = 1.0 if sample is None else max(1.0, len(passed) / sample)
     return [passed[int(number * step)] for number in range(int(len(passed) / step))]
@@ -190,7 +151,10 @@ def main() -> None:
     cases = chosen(arguments.names, arguments.sample)
     board = open_board(arguments.target)
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        done = [pool.submit(verdicts, group, board) for group in batches(cases, 1 if arguments.alone else MOST)]
+        done = [
+            pool.submit(verdicts, group, partial(run_on_board, board))
+            for group in batches(cases, 1 if arguments.alone else MOST)
+        ]
         for future in as_completed(done):
             for name, verdict in future.result().items():
                 sys.stdout.write(json.dumps({"name": name, "board": verdict}) + "\n")

@@ -1,8 +1,9 @@
 """Runs cases through ONNX Runtime's Python API and through a bundle with the C++ runner; prints one JSON line a case.
 
-    python -m tests.conformance.suite [--part I/N] [NAME …]
+    python -m tests.conformance.suite [--alone] [NAME …]
 
-A process of its own, because a model that takes the engine down must not take the tests down.
+A process of its own, because a model that takes the engine down must not take the tests down. The runner gets cases of the same operator sets as one
+model (``merged.py``), because each load of the engine hashes its library; ``--alone``: each by itself.
 """
 
 import argparse
@@ -10,19 +11,21 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx
 import onnxruntime
 
 from edgebuild.cache import Cache
-from edgebuild.devices.scratch import graph_inputs
+from edgebuild.devices.scratch import graph_inputs, write_scratch_bundle
 from edgebuild.native.engines import engine_pin, fetch_engine
 from edgebuild.runtime import Runner
 
-from .bundles import write_thin_bundle
 from .cases import Case, agrees, load_cases
+from .merged import MOST, attempt, batches, verdicts
 
 
 def through_engine(case: Case) -> str:
@@ -35,14 +38,14 @@ def through_engine(case: Case) -> str:
     return _judge(case, lambda values: list(session.run(None, dict(zip(names, values, strict=True)))))
 
 
-def through_runner(case: Case, library: Path) -> str:
-    """Empty if the C++ runner gives the expected outputs from a thin bundle, else what happened."""
+def run_here(library: Path, model: onnx.ModelProto, inputs: Sequence[Any], expected: Sequence[Any]) -> list[Any]:
+    """What the C++ runner computes from a thin bundle."""
     folder = Path(tempfile.mkdtemp(prefix="edgebuild-conformance-"))
     try:
-        bundle = write_thin_bundle(case, library, folder)
-        names = [i.name for i in graph_inputs(case.model)]
+        bundle = write_scratch_bundle(model, folder, engine=library, options={})
+        names = [i.name for i in graph_inputs(model)]
         with Runner(bundle.path, runtime_path=str(library.parent)) as runner:
-            return _judge(case, lambda values: list(runner.run(dict(zip(names, values, strict=True))).values()))
+            return list(runner.run(dict(zip(names, inputs, strict=True))).values())
     finally:
         shutil.rmtree(folder)
 
@@ -56,30 +59,32 @@ def _judge(case: Case, run: Callable[[list[Any]], list[Any]]) -> str:
     return ""
 
 
-def _attempt(run: Callable[[], str]) -> str:
-    try:
-        return run()
-    except Exception as error:  # whatever it is, it is the case's result
-        return f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"
-
-
 def main() -> None:
     """Prints ``{"name", "engine", "runner"}`` a case; ``runner`` is null where the engine itself fails."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--part", default="0/1")
+    parser.add_argument("--alone", action="store_true")
     parser.add_argument("names", nargs="*")
     arguments = parser.parse_args()
-    part, parts = map(int, arguments.part.split("/"))
     library = fetch_engine(engine_pin("onnxruntime", "1.31.1", "x86_64"), Cache.default()).library
-    for index, case in enumerate(load_cases()):
-        if index % parts != part or (arguments.names and case.name not in arguments.names):
+    passed = []
+    for case in load_cases():
+        if arguments.names and case.name not in arguments.names:
             continue
-        sys.stdout.write(json.dumps({"begin": case.name}) + "\n")
-        sys.stdout.flush()
-        engine = _attempt(lambda case=case: through_engine(case))
-        runner = None if engine else _attempt(lambda case=case: through_runner(case, library))
-        sys.stdout.write(json.dumps({"name": case.name, "engine": engine, "runner": runner}) + "\n")
-        sys.stdout.flush()
+        _say({"begin": case.name})
+        engine = attempt(lambda case=case: through_engine(case))
+        if engine:
+            _say({"name": case.name, "engine": engine, "runner": None})
+        else:
+            passed.append(case)
+    for group in batches(passed, 1 if arguments.alone else MOST):
+        _say({"begin": [case.name for case in group]})
+        for name, runner in verdicts(group, partial(run_here, library)).items():
+            _say({"name": name, "engine": "", "runner": runner})
+
+
+def _say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from onnx import TensorProto, helper
 from edgebuild.machine import machine_arch
 
 from .cases import Case
-from .emulated import open_board, verdicts
+from .emulated import open_board, run_on_board
+from .merged import verdicts
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -65,7 +67,7 @@ def test_in_one_model_each_case_is_judged_by_itself() -> None:
         _case("no such operator", "Nothing", 13, 0),
         _case("also right", "Relu", 13, 2),
     ]
-    found = verdicts(cases, open_board("raspberrypi4"))
+    found = verdicts(cases, partial(run_on_board, open_board("raspberrypi4")))
     assert found["right"] == found["also right"] == ""
     assert found["wrong"] == "output y: values differ"
     assert "can't load model" in found["no such operator"]
