@@ -155,9 +155,12 @@ def _variants(report: BuildReport) -> list[str]:
         if any(variant.accuracy for variant in report.variants):
             told += "; of INT8 signal to noise and kept decisions against float, on data held out"
         lines += output.wrap(told, "  ", "    ", output.width())
+    told_of: dict[str, list[str]] = {}
     for variant in report.variants:
         if variant.note:
-            lines += output.wrap(f"{variant.name}: {variant.note}", "  ", "    ", output.width())
+            told_of.setdefault(variant.note, []).append(variant.name)
+    for note, names in told_of.items():
+        lines += output.wrap(f"{', '.join(names)}: {note}", "  ", "    ", output.width())
     return lines
 
 

@@ -112,3 +112,11 @@ def test_summary_of_a_bare_report_has_no_empty_parts() -> None:
     assert "Assumed" not in text
     assert "Next" not in text
     assert "not checked" in text
+
+
+def test_what_is_said_of_several_variants_alike_is_said_once() -> None:
+    why = "not run here: TensorRT 10 can't be opened"
+    variants = tuple(variant_report(name=f"tensorrt-{kind}", proof=None, checks=(), note=why) for kind in ("a", "b"))
+    lines = summary.summary(build_report(variants=(*variants, variant_report(note="not measured"))))
+    assert [line.strip() for line in lines if why in line] == [f"tensorrt-a, tensorrt-b: {why}"]
+    assert any(line.strip() == "onnxruntime-float32: not measured" for line in lines)
