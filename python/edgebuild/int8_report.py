@@ -116,7 +116,10 @@ def doubts(search: Json | None, goldens_db: Sequence[float | None], *, real: boo
     trial = chosen_trial(search)
     if search is not None and trial is not None and trial.get("score"):
         score = score_of(trial["score"])
-        if score["score"] is None and 0 < score["decisions"] < _FEW_DECISIONS:
+        random = search.get("calibration", {}).get(
+            "random", False
+        )  # then nothing was judged, and that is said elsewhere
+        if not random and score["score"] is None and 0 < score["decisions"] < _FEW_DECISIONS:
             samples = search["held_out"]["samples"]
             yield (
                 f"INT8's accuracy was judged by {score['decisions']} decisions on {samples} held-out sample{'s' if samples != 1 else ''}: "

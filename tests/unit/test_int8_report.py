@@ -92,6 +92,7 @@ def test_few_decisions_and_noisy_goldens_are_doubts() -> None:
     search = {"chosen": "a", "trials": [few], "held_out": {"samples": 8}}
     (told,) = int8_report.doubts(search, [None, 42.0])
     assert "judged by 8 decisions on 8 held-out samples: one of them is 12%" in told
+    assert not list(int8_report.doubts({**search, "calibration": {"random": True}}, []))  # nothing was judged
     (told,) = int8_report.doubts(None, [0.96, 30.0])
     assert "on the goldens INT8 is only 1 dB from float" in told
     assert "with calibration data in files" in told
