@@ -133,7 +133,12 @@ class Fitter:
         text = "give arrays of this shape, or stack samples along the first axis"
         pairs = list(zip(wanted, given, strict=False))[1:] if len(wanted) == len(given) else []
         axis = next((i for i, (size, got) in enumerate(pairs, 1) if isinstance(size, int) and size != got), None)
-        return text if axis is None else f"{text}; if axis {axis} may have any size: --dynamic '{name}:{axis}=SYMBOL'"
+        if axis is None:
+            return text
+        first = wanted[0] if isinstance(wanted[0], int) else given[0]
+        sizes = ",".join(map(str, (first, *given[1:])))
+        own = f"if they are the model's own sizes: --input '{name}:{self.types[name].dtype}[{sizes}]'"
+        return f"{text}; {own}; if axis {axis} may have any size: --dynamic '{name}:{axis}=SYMBOL'"
 
     def _check_names(self, arrays: Mapping[str, LazyArray], where: str) -> None:
         known = ", ".join(self.types)

@@ -198,6 +198,7 @@ def test_a_file_with_nan_is_named(tmp_path: Path, cache: Cache) -> None:
         ({"x": np.zeros((1, 3, 5, 4), np.float32)}, r"input 'x': expected float32\[1,3,4,5\], got float32\[1,3,5,4\]"),
         ({"x": np.zeros((5,), np.float32)}, r"expected float32\[1,3,4,5\], got float32\[5\]"),
         ({"x": np.zeros((8, 3, 4, 7), np.float32)}, "if axis 3 may have any size: --dynamic 'x:3=SYMBOL'"),
+        ({"x": np.zeros((8, 3, 4, 7), np.float32)}, "if they are the model's own sizes: --input 'x:float32.1,3,4,7.'"),
         ({"x": np.zeros((1, 4, 5, 3), np.float32)}, "NHWC.*transpose"),
         ({"x": np.zeros((0, 3, 4, 5), np.float32)}, "empty array"),
     ],
