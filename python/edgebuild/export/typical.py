@@ -84,13 +84,17 @@ def _of_sizes(typical: Sequence[Inputs], shapes: Mapping[str, tuple[int, ...]]) 
 
 
 def _merged(random: Sequence[Inputs], typical: Sequence[Inputs]) -> tuple[Inputs, ...]:
-    """Samples of the best sizes first, typical ones before random ones; other sizes stay, as many as there were at least."""
+    """Samples of the best sizes first, typical ones before random ones; other sizes stay.
+
+    Where a single sample would not show what tracing baked in, random ones fill up.
+    """
     best = _shapes(random[0])
     covered = {_same(_shapes(sample)) for sample in typical}
     kept = [sample for sample in random if _same(_shapes(sample)) not in covered]
     spare = [sample for sample in random if _same(_shapes(sample)) in covered]
     merged = [*typical, *kept]
-    merged += spare[: max(0, _SETS - len(merged))]
+    if len(typical) < 2:
+        merged += spare[: max(0, _SETS - len(merged))]
     return tuple(sorted(merged, key=lambda sample: _shapes(sample) != best))
 
 

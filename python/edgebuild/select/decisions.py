@@ -143,6 +143,9 @@ def decided_plans(decided: Mapping[str, Any], known: Sequence[str]) -> dict[str,
             raise ValueError(msg)
         if decided["plan"] is None:
             return {}
+        if not suffixes:
+            msg = "it has a plan, and no schemes that it is for"
+            raise ValueError(msg)
         first = Plan.from_json(decided["plan"])
         return {suffix: Plan.from_json(others[suffix]) if suffix in others else first for suffix in suffixes}
     except (KeyError, TypeError, ValueError, OverflowError) as error:

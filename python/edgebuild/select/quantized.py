@@ -153,7 +153,17 @@ def quantize(
             evidence.write(folder)
         shipped = Shipped(graphs=(), searches={}, left_out=())
         if outcome.chosen is not None:
-            shipped = ship(outcome.chosen, groups, judged, problem, makers_for, bench, exported, open_graph)
+            shipped = ship(
+                outcome.chosen,
+                groups,
+                judged,
+                problem,
+                makers_for,
+                bench,
+                exported,
+                open_graph,
+                request.cpu_features,
+            )
         (folder / "candidate.onnx").unlink(missing_ok=True)
         (folder / "candidate.onnx.data").unlink(missing_ok=True)
     reason = "; ".join(part for part in (outcome.reason, *shipped.left_out) if part)

@@ -1,6 +1,6 @@
 """What was chosen, written for every scheme of the target; where it does not hold there, something that does is looked for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,9 @@ from edgebuild.select.tolerances import GoldenFit, golden_fit
 from edgebuild.select.trials import Outcome, Trial
 from edgebuild.select.workbench import Workbench
 from edgebuild.targets.spec import QuantizationScheme
+
+_LEAST = 8
+"""Candidates that another search may judge at least; it has half of what the first had."""
 
 MakersFor = Callable[[QuantizationScheme], Sequence[Callable[[], Base | None]]]
 """The bases of candidates under a scheme; see ``Problem.bases``."""
@@ -66,6 +69,7 @@ def ship(
     bench: Workbench,
     exported: ExportedModel,
     open_graph: OpenGraph,
+    features: Collection[str],
 ) -> Shipped:
     """Writes ``int8SUFFIX.onnx`` for each group of schemes, all inside the budget.
 
@@ -78,6 +82,7 @@ def ship(
         bench: Scores candidates.
         exported: Has the goldens.
         open_graph: How a graph is run.
+        features: Of this machine's CPU; empty: it can't run the target.
     """
     graphs: list[QuantizedGraph] = []
     searches: dict[str, Outcome] = {}
@@ -86,16 +91,19 @@ def ship(
         trial = chosen
         path, score = _written(group, trial, problem, bench, known=group is judged)
         broken = violations(score, problem.budget)
-        if broken and group is not judged:
-            # Weights of 7 bits make twice the noise, so what just fits with 8 does not: other layers have to stay in float.
-            problem.progress(f"for CPUs that need {_needs(group)}")
+        # Weights of 7 bits make twice the noise, so what just fits with 8 does not: other layers have to stay in float. What this
+        # CPU saturates on can't be judged here.
+        if broken and group is not judged and group.runs_on(features):
+            problem.progress(f"for {_who(group, groups)}")
             searches[group.suffix] = again = search(_for_scheme(problem, group.scheme, chosen, bases_for), bench)
-            if again.chosen is not None:
+            if again.chosen is None:
+                broken = (again.reason,)
+            else:
                 trial = again.chosen
                 path, score = _written(group, trial, problem, bench, known=True)
                 broken = violations(score, problem.budget)
         if broken:
-            left_out.append(f"not for CPUs that need {_needs(group)}: {'; '.join(broken)}")
+            left_out.append(f"not for {_who(group, groups)}: {'; '.join(broken)}")
             for file in (path, path.with_name(path.name + ".data")):  # the folder is kept in the cache
                 file.unlink(missing_ok=True)
             continue
@@ -125,8 +133,17 @@ def _for_scheme(problem: Problem, scheme: QuantizationScheme, chosen: Trial, bas
         bases=bases_for(scheme),
         placements=[placement for placement in problem.placements if placement.name == chosen.placement],
         measurable=False,
+        evaluations=max(problem.evaluations // 2, min(problem.evaluations, _LEAST)),
     )
 
 
-def _needs(group: SchemeGroup) -> str:
-    return group.suffix.lstrip("-") or "the first scheme"
+def _who(group: SchemeGroup, groups: Sequence[SchemeGroup]) -> str:
+    """The CPUs that a group is for, in words."""
+
+    def listed(found: Sequence[SchemeGroup]) -> str:
+        return " or ".join(" with ".join(needed) for each in found for needed in each.requires if needed)
+
+    if not group.unconditional:
+        return f"CPUs with {listed([group])}"
+    others = listed([other for other in groups if not other.unconditional])
+    return f"CPUs without {others}" if others else "the CPUs of this target"

@@ -67,7 +67,14 @@ def test_rows_of_one_stacked_file_become_samples_with_a_batch_axis(tmp_path: Pat
         np.testing.assert_array_equal(sample["x"][0], stack[index])
 
 
-def test_where_there_are_too_few_data_random_samples_fill_up(tmp_path: Path) -> None:
+def test_two_samples_are_enough(tmp_path: Path) -> None:
+    arrays = folder(tmp_path / "calib", 2, 1, 4, 3)
+    made = with_data(source(), DataRequest(path=str(tmp_path / "calib")))
+    for sample, array in zip(made.samples, arrays, strict=True):
+        np.testing.assert_array_equal(sample["x"], array)
+
+
+def test_where_there_is_one_sample_random_ones_fill_up(tmp_path: Path) -> None:
     (array,) = folder(tmp_path / "calib", 1, 1, 4, 3)
     before = source()
     made = with_data(before, DataRequest(path=str(tmp_path / "calib")))

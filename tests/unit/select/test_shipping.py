@@ -17,7 +17,8 @@ from edgebuild.select.tolerances import GoldenFit
 from edgebuild.targets.spec import QuantizationScheme
 
 NARROW = replace(SCHEME, reduce_range=True)
-GROUPS = group_schemes([SCHEME, NARROW])
+WIDE = replace(SCHEME, cpu_features=("vnni",))
+GROUPS = group_schemes([WIDE, NARROW])
 
 
 class Shop:
@@ -30,6 +31,7 @@ class Shop:
         self.folder = graph.parent
         self.loss = loss
         self.narrow = False
+        self.groups = GROUPS
         for module in (search_module, shipping):
             monkeypatch.setattr(module, "write_candidate", self.write)
         monkeypatch.setattr(shipping, "golden_fit", lambda *arguments: GoldenFit(tolerances={}, sqnr_db=40.0))
@@ -60,18 +62,19 @@ class Shop:
         self.asked.append(scheme)
         return [lambda: base("plain")]
 
-    def ships(self) -> tuple[Plan, Shipped]:
+    def ships(self, *features: str) -> tuple[Plan, Shipped]:
         outcome = search(self.problem, self.table)  # type: ignore[arg-type]
         assert outcome.chosen is not None
         shipped = ship(
             outcome.chosen,
-            GROUPS,
-            GROUPS[0],
+            self.groups,
+            self.groups[0],
             self.problem,
             self.bases_for,
             self.table,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
             None,  # type: ignore[arg-type]
+            features,
         )
         return outcome.chosen.plan, shipped
 
@@ -121,5 +124,17 @@ def test_what_fits_in_no_form_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     assert [found.plan for found in shipped.graphs] == [plan]
     assert set(shipped.searches) == {"-7bit"}
     (why,) = shipped.left_out
-    assert why.startswith("not for CPUs that need 7bit: output 'y': signal to noise ")
-    assert [path.name for path in sorted(shop.folder.glob("int8*"))] == ["int8.onnx"]  # the folder is kept in the cache
+    assert why.startswith("not for CPUs without vnni: nothing fits the accuracy budget; the nearest is best, ")
+
+
+def test_what_this_cpu_can_not_judge_is_not_searched_for(monkeypatch: pytest.MonkeyPatch, graph: Path) -> None:
+    """A CPU without VNNI saturates on 8-bit weights: what is lost there says nothing about CPUs with it."""
+    shop = Shop(monkeypatch, graph, loss=1.0)
+    shop.groups = group_schemes([SCHEME, replace(NARROW, cpu_features=("vnni",))])
+    _, shipped = shop.ships()
+    assert shop.asked == []
+    (why,) = shipped.left_out
+    assert why.startswith("not for CPUs with vnni: output 'y': signal to noise ")
+    _, shipped = shop.ships("vnni")
+    assert shop.asked == [NARROW]
+    assert len(shipped.graphs) == 2
