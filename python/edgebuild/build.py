@@ -189,7 +189,7 @@ def build_from_request(
     found_all = True
     for spec in specs:
         if find_backend(spec.name).FORM == "torchscript":
-            model, hit = lower_script(exported, spec, chosen.options[spec.name], cache)
+            model, hit = lower_script(exported, spec, chosen.options[spec.name], cache, target)
         else:
             graphs[spec.name], graph_hit = optimize_export(exported.onnx, spec, cache)
             model, hit = lower_float(
@@ -335,7 +335,8 @@ def _decide(
         return parts.decisions, False
 
     # Of one engine's variants quantisation has settled the order; engines are measured beside each other.
-    several = options.measure and len({spec.name for spec, _ in parts.variants}) > 1
+    kinds = {(spec.name, Path(variant.model).suffix, variant.precision) for spec, variant in parts.variants}
+    several = options.measure and len(kinds) > len({precision for *_, precision in kinds})
     told = {variant.name for _, variant in parts.variants if variant.measured_here}
 
     def measure() -> tuple[Mapping[str, int], Sequence[str]]:

@@ -35,6 +35,7 @@ def build_report(
     notes = dict.fromkeys((*exported.notes, *(note for graph in parts.graphs.values() for note in graph.notes)))
     notes |= dict.fromkeys(_quantization_notes(quantized))
     notes |= dict.fromkeys(_order_notes(parts))
+    notes |= dict.fromkeys(model.note for _, model in parts.lowered if model.note)
     if proof.kind is None:
         notes[f"NOT PROVED, the bundle was not run: {proof.reason}{f'; {proof.hint}' if proof.hint else ''}"] = None
     if proof.kind == "emulator":

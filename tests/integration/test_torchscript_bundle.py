@@ -14,7 +14,7 @@ from build_models import Growing, Remembering
 
 from edgebuild import Bundle
 from edgebuild.errors import EdgebuildError
-from edgebuild.machine import machine_arch
+from edgebuild.machine import machine_arch, this_machine
 from edgebuild.native.libtorch import require_torch
 from edgebuild.native.plugin import find_compilers
 from edgebuild.targets import load_target
@@ -313,3 +313,41 @@ def test_with_both_engines_loaded_each_variant_keeps_its_own_number_of_threads(
     }
     assert answer["variants"] == ["onnxruntime-float32", "libtorch-float32"] * 2
     assert answer["spread"] < 1e-4
+
+
+def test_for_this_machine_the_model_is_compiled_too_and_runs_at_every_size(built: Built, two: dict[str, Any]) -> None:
+    report = json.loads(
+        built.edgebuild(
+            *("--target", "host", "two.pt", "--input", "input:float32[64,256]", "--dynamic", "input:0=rows[2..64..80]"),
+            *("--thin", "--json", "--backend", "libtorch", "-o", "compiled.edge"),
+        )
+    )
+    assert {v["name"]: v["proof"] for v in report["variants"]} == {
+        "libtorch-float32": "native",
+        "libtorch-float32-compiled": "native",
+    }
+    bundle = Bundle.open(built.folder / "compiled.edge")
+    compiled = next(v for v in bundle.manifest.variants if v.name.endswith("compiled"))
+    assert compiled.model == "model/libtorch-float32-compiled.so"
+    assert set(compiled.requires.cpu_features) >= set(this_machine().features)
+    data = (built.folder / "compiled.edge").read_bytes()
+    for path in (ROOT, Path(torch.__file__).parent, built.folder):
+        assert str(path).encode() not in data
+    code = (
+        "import sys, numpy as np; from edgebuild import Runner\n"
+        "r = Runner('compiled.edge', variant='libtorch-float32-compiled', runtime_path=sys.argv[1], cache_dir=sys.argv[2])\n"
+        "assert 'memfd:edgebuild-compiled' in open('/proc/self/maps').read()\n"
+        "with np.load('sizes.npz') as x: out = {name: r.run({'input': x[name]})['output'] for name in x}\n"
+        "np.savez('compiled.npz', **out)\n"
+    )
+    random = np.random.default_rng(8)
+    inputs = {str(rows): random.standard_normal((rows, 256)).astype(np.float32) for rows in (2, 33, 64, 80)}
+    np.savez(built.folder / "sizes.npz", **inputs)
+    subprocess.run(
+        [sys.executable, "-c", code, built.engines, str(built.cache / "u")], cwd=built.folder, check=True, timeout=120
+    )
+    module = torch.jit.load(built.folder / "two.pt")
+    with np.load(built.folder / "compiled.npz") as out:
+        for name, x in inputs.items():
+            expected = module(torch.from_numpy(x)).detach().numpy()
+            np.testing.assert_allclose(out[name], expected, rtol=1e-4, atol=1e-5)

@@ -52,13 +52,16 @@ void release_tensor(eb_value* value) {
 }
 
 /// Whether somebody beside the holder of `tensor` may see its bytes: the module, the caller's input, another output.
-bool is_shared(const at::Tensor& tensor) { return tensor.use_count() > 1 || tensor.storage().use_count() > 1; }
+bool is_shared(const at::Tensor& tensor) {
+  // A compiled model's weights are memory of its library, which a storage that can't grow stands for.
+  return tensor.use_count() > 1 || tensor.storage().use_count() > 1 || !tensor.storage().resizable();
+}
 
 }  // namespace
 
 Context::Context(Model& model)
     : model_(model),
-      module_(model.keeps_state() ? model.module().deepcopy() : model.module()),
+      module_(model.keeps_state() ? model.module()->deepcopy() : model.module()),
       views_(model.inputs().size()),
       chosen_(model.outputs().size()),
       scratch_(model.outputs().size()) {
@@ -83,10 +86,7 @@ eb_status* Context::run(const eb_value* inputs, std::size_t input_count, eb_valu
   results_.clear();
   eb_status* status = fill_stack(inputs);
   if (status == nullptr) {
-    model_.forward().run(stack_);
-    const c10::IValue result = std::move(stack_.back());
-    stack_.clear();
-    status = flatten(host(), result, &results_);
+    status = model_.compiled() != nullptr ? run_compiled() : run_module();
   }
   stack_.clear();
   if (status == nullptr) status = give_outputs(outputs);
@@ -95,9 +95,24 @@ eb_status* Context::run(const eb_value* inputs, std::size_t input_count, eb_valu
   return status;
 }
 
+eb_status* Context::run_module() {
+  model_.forward().run(stack_);
+  const c10::IValue result = std::move(stack_.back());
+  stack_.clear();
+  return flatten(host(), result, &results_);
+}
+
+eb_status* Context::run_compiled() {
+  std::vector<at::Tensor> tensors;
+  tensors.reserve(stack_.size());
+  for (std::size_t i = 1; i < stack_.size(); ++i) tensors.push_back(std::move(stack_[i]).toTensor());
+  results_ = model_.compiled()->run(tensors);
+  return nullptr;
+}
+
 eb_status* Context::fill_stack(const eb_value* inputs) {
   stack_.clear();
-  stack_.emplace_back(module_._ivalue());
+  stack_.push_back(module_ ? c10::IValue(module_->_ivalue()) : c10::IValue());
   for (const Argument& argument : model_.arguments()) stack_.push_back(argument.absent);
   for (std::size_t i = 0; i < views_.size(); ++i) {
     if (!model_.inputs()[i]) continue;

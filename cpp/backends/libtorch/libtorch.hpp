@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/plugin.hpp"
+#include "libtorch/compiled.hpp"
 
 namespace edgebuild::libtorch {
 
@@ -52,8 +53,12 @@ class Model {
 
   [[nodiscard]] Backend& backend() const noexcept { return backend_; }
   [[nodiscard]] const eb_host_api& host() const noexcept { return backend_.host(); }
-  [[nodiscard]] const torch::jit::Module& module() const noexcept { return *module_; }
+  /// Nothing if it was compiled.
+  [[nodiscard]] const std::optional<torch::jit::Module>& module() const noexcept { return module_; }
+  /// Only with a module.
   [[nodiscard]] torch::jit::Function& forward() const noexcept { return *forward_; }
+  /// Null with a module.
+  [[nodiscard]] Compiled* compiled() const noexcept { return compiled_.get(); }
   [[nodiscard]] const std::vector<Argument>& arguments() const noexcept { return arguments_; }
   /// For each input of the signature its argument; nothing if `forward` has no such argument.
   [[nodiscard]] const std::vector<std::optional<std::size_t>>& inputs() const noexcept { return inputs_; }
@@ -70,12 +75,15 @@ class Model {
  private:
   explicit Model(Backend& backend) noexcept : backend_(backend) {}
   eb_status* read_options(const eb_model_config& config);
+  eb_status* load_module(const eb_file& file);
+  eb_status* load_compiled(const eb_model_config& config);
   eb_status* read_arguments();
   eb_status* match_inputs(const eb_model_config& config);
   eb_status* match_outputs(const eb_model_config& config);
 
   Backend& backend_;
   std::optional<torch::jit::Module> module_;
+  std::unique_ptr<Compiled> compiled_;
   torch::jit::Function* forward_ = nullptr;
   std::vector<Argument> arguments_;
   std::vector<std::optional<std::size_t>> inputs_;
@@ -103,12 +111,14 @@ class Context {
     eb_value seen{};
   };
   eb_status* fill_stack(const eb_value* inputs);
+  eb_status* run_module();
+  eb_status* run_compiled();
   eb_status* give_outputs(eb_value* outputs);
   eb_status* prepare_output(std::size_t index, const eb_value& wanted, std::string* too_small);
 
   Model& model_;
-  torch::jit::Module module_;  // The model's own, or a copy that keeps this context's state.
-  std::vector<View> views_;    // By input.
+  std::optional<torch::jit::Module> module_;  // The model's own, or a copy that keeps this context's state.
+  std::vector<View> views_;                   // By input.
   std::vector<c10::IValue> stack_;
   std::vector<at::Tensor> results_;  // All tensors that `forward` returned.
   std::vector<at::Tensor> chosen_;   // By output.

@@ -54,39 +54,56 @@ bool keeps_state(const torch::jit::Block& block, const torch::jit::AliasDb& alia
 
 eb_status* Model::load(Backend& backend, const eb_model_config& config, Model** out) {
   if (config.file_count != 1) {
-    return plugin::make_error(backend.host(), EB_USAGE, "the libtorch backend takes one file, a TorchScript archive");
+    return plugin::make_error(backend.host(), EB_USAGE,
+                              "the libtorch backend takes one file, a TorchScript archive or a compiled model");
   }
   std::unique_ptr<Model> model(new Model(backend));
   EDGEBUILD_PLUGIN_TRY(model->read_options(config));
   const std::string what = std::string("LibTorch ") + backend.version() + " can't load " + config.files[0].path;
+  const bool compiled = Compiled::is_one(config.files[0]);
   // What the engine refuses here has passed its hash, so the bytes are the builder's: this engine can't run them.
   EDGEBUILD_PLUGIN_TRY(guard(
       backend.host(), what,
-      [&]() -> eb_status* {
-        torch::jit::ExtraFilesMap no_extra_files;
-        model->module_ =
-            torch::jit::load(std::make_shared<MemoryReader>(config.files[0]), c10::Device(c10::kCPU), no_extra_files,
-                             /*load_debug_files=*/false);
-        torch::jit::Module& module = *model->module_;
-        if (module.hasattr("training")) {
-          module.eval();
-        } else if (model->optimize_) {  // A frozen module.
-          module = torch::jit::optimize_for_inference(module);
-        }
-        return nullptr;
-      },
-      EB_UNSUPPORTED));
-  const auto forward = model->module_->find_method("forward");
-  if (!forward) {
-    return plugin::make_error(backend.host(), EB_UNSUPPORTED,
-                              std::string(config.files[0].path) + ": the TorchScript module has no method forward");
+      [&] { return compiled ? model->load_compiled(config) : model->load_module(config.files[0]); }, EB_UNSUPPORTED));
+  if (!compiled) {
+    const auto forward = model->module_->find_method("forward");
+    if (!forward) {
+      return plugin::make_error(backend.host(), EB_UNSUPPORTED,
+                                std::string(config.files[0].path) + ": the TorchScript module has no method forward");
+    }
+    model->forward_ = &forward->function();
+    EDGEBUILD_PLUGIN_TRY(model->read_arguments());
   }
-  model->forward_ = &forward->function();
-  EDGEBUILD_PLUGIN_TRY(model->read_arguments());
   EDGEBUILD_PLUGIN_TRY(model->match_inputs(config));
   EDGEBUILD_PLUGIN_TRY(model->match_outputs(config));
   *out = model.release();
   return nullptr;
+}
+
+eb_status* Model::load_module(const eb_file& file) {
+  torch::jit::ExtraFilesMap no_extra_files;
+  module_ = torch::jit::load(std::make_shared<MemoryReader>(file), c10::Device(c10::kCPU), no_extra_files,
+                             /*load_debug_files=*/false);
+  if (module_->hasattr("training")) {
+    module_->eval();
+  } else if (optimize_) {  // A frozen module.
+    module_ = torch::jit::optimize_for_inference(*module_);
+  }
+  return nullptr;
+}
+
+eb_status* Model::load_compiled(const eb_model_config& config) {
+  // It takes every input of the signature, in its order, whether it uses it or not.
+  for (std::size_t i = 0; i < config.input_count; ++i) {
+    if (config.input_names[i] == nullptr) {
+      return plugin::make_error(host(), EB_CORRUPT,
+                                "a compiled model takes every input, and the manifest leaves one out");
+    }
+    Argument argument;
+    argument.name = config.input_names[i];
+    arguments_.push_back(std::move(argument));
+  }
+  return Compiled::load(host(), config.files[0], &compiled_);
 }
 
 eb_status* Model::read_options(const eb_model_config& config) {

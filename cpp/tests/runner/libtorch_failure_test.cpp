@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <fstream>
+#include <iterator>
 #include <thread>
 
 #include "libtorch_bundle.hpp"
@@ -105,6 +107,19 @@ TEST_CASE("LibTorch: an archive for a younger version, or with an operator that 
     strict.allow_fallback = false;
     check_message(bundle.failure(strict), Code::kIncompatible, {one.said});
   }
+}
+
+TEST_CASE("LibTorch: a library that is no compiled model, or cut off, is refused in one line") {
+  std::ifstream file(EDGEBUILD_TEST_LIBTORCH_PLUGIN, std::ios::binary);
+  const std::string library((std::istreambuf_iterator<char>(file)), std::istreambuf_iterator<char>());
+  REQUIRE(library.size() > 1000);
+  for (const std::string& bytes : {library, library.substr(0, 1000), library.substr(0, 4)}) {
+    TorchBundle bundle(bytes, {"x"}, 1);
+    check_message(bundle.failure(), Code::kIncompatible, {"can't load model/model.bin"});
+  }
+  TorchBundle unused(library, {"x"}, 1);
+  unused->variant()["inputs"][0] = nullptr;
+  check_message(unused.failure(), Code::kCorrupt, {"takes every input"});
 }
 
 TEST_CASE("LibTorch: a manifest that does not fit the module is corrupt") {

@@ -6,6 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.model.signature import Signature
+from edgebuild.targets import TargetSpec
+
+NOTE_FILE = "note.txt"
+"""In the folder that a backend lowers into: what the user should know, in one line; mostly there is nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +26,8 @@ class Candidate:
         signature: Of the model.
         precisions: Those that pay on the target.
         tolerances: (atol, rtol) of the export's goldens by output name.
-        samples: Files with example inputs, "in.0", … in the signature's order.
+        samples: Files with example inputs, "in.0", … in the signature's order, and the original's outputs "out.0", ….
+        target: The board.
     """
 
     graph: Path
@@ -35,6 +40,7 @@ class Candidate:
     precisions: tuple[str, ...] = ()
     tolerances: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     samples: tuple[Path, ...] = ()
+    target: TargetSpec | None = None
 
     def feeds(self) -> Iterator[dict[str, Any]]:
         """The samples' inputs by the graph's names."""
@@ -66,6 +72,7 @@ class LoweredVariant:
         options: Passed to the backend when the variant is loaded.
         tolerances: (atol, rtol) that goldens are held to, by output name; None: those of the export.
         cpu_features: What a CPU must have for it, beyond the target's own.
+        glibc: The oldest C library that it runs on; "": any that its engine does.
         measured_here: Whether its speed on the build machine says something about the CPUs that it is meant for.
     """
 
@@ -79,4 +86,5 @@ class LoweredVariant:
     options: Mapping[str, str] = field(default_factory=dict)
     tolerances: Mapping[str, tuple[float, float]] | None = None
     cpu_features: tuple[str, ...] = ()
+    glibc: str = ""
     measured_here: bool = True

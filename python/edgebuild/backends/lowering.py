@@ -4,13 +4,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from edgebuild.backends.candidate import Candidate, LoweredVariant
+from edgebuild.backends.candidate import NOTE_FILE, Candidate, LoweredVariant
 from edgebuild.backends.registry import find_backend
 from edgebuild.cache import Cache, content_key, file_sha256
+from edgebuild.export.program import PROGRAM_FILE
 from edgebuild.export.result import SCRIPT_FILE, ExportedModel
 from edgebuild.graph.stage import OptimizedGraph, graph_sha256, stage_versions
-from edgebuild.targets import BackendSpec
+from edgebuild.targets import BackendSpec, TargetSpec
 
 Tolerances = Mapping[str, tuple[float, float]]
 
@@ -21,6 +23,8 @@ class LoweredModel:
 
     folder: Path
     variants: tuple[LoweredVariant, ...]
+    note: str = ""
+    """What the user should know of it."""
 
     def path(self, name: str) -> Path:
         """Of a file that a variant names."""
@@ -40,6 +44,8 @@ def lower_model(
     tolerances: Tolerances | None = None,
     measured_here: bool = True,
     precisions: Sequence[str] = (),
+    target: TargetSpec | None = None,
+    also: Sequence[Any] = (),
 ) -> tuple[LoweredModel, bool]:
     """Writes what the backend loads.
 
@@ -54,6 +60,8 @@ def lower_model(
         requires: CPU features that a variant needs beyond the target's; a variant of the same files for each.
         measured_here: Whether the build machine's speed says something about the CPUs that the variants are meant for.
         precisions: Those that pay on the target.
+        target: Where the backend compiles: what for.
+        also: What else the result depends on, JSON-able.
         tolerances: Of the goldens; None: those of the export, widened for a graph that came quantised.
 
     Returns:
@@ -75,6 +83,7 @@ def lower_model(
         None if tolerances is None else dict(tolerances),
         [file_sha256(path) for path in samples],
         _versions(),
+        *also,
     )
     candidate = Candidate(
         graph=graph,
@@ -87,6 +96,7 @@ def lower_model(
         precisions=tuple(precisions),
         tolerances=exported.tolerances,
         samples=samples,
+        target=target,
     )
 
     def make(folder: Path) -> None:
@@ -131,19 +141,24 @@ def lower_float(
 
 
 def lower_script(
-    exported: ExportedModel, spec: BackendSpec, options: Mapping[str, str], cache: Cache
+    exported: ExportedModel, spec: BackendSpec, options: Mapping[str, str], cache: Cache, target: TargetSpec
 ) -> tuple[LoweredModel, bool]:
-    """``lower_model`` of an export's TorchScript form."""
+    """``lower_model`` of an export's TorchScript form, and of its compiled one."""
+    from edgebuild.backends.inductor import identity
+
     script = exported.script
     assert script is not None
+    program = exported.directory / PROGRAM_FILE
     return lower_model(
-        replace(exported, engine_inputs=script.inputs, engine_outputs=script.outputs),
+        replace(exported, engine_inputs=script.inputs, engine_outputs=script.outputs, tolerances=script.tolerances),
         exported.directory / SCRIPT_FILE,
         script.precision,
         spec,
         options,
         cache,
         tolerances=script.tolerances,
+        target=target,
+        also=[file_sha256(program), target.name, identity(target)] if program.exists() else [],
     )
 
 
@@ -163,7 +178,7 @@ def _to_json(variant: LoweredVariant, requires: Sequence[Sequence[str]]) -> list
                 "name": name,
                 "options": dict(variant.options),
                 "tolerances": None if variant.tolerances is None else dict(variant.tolerances),
-                "cpu_features": list(features),
+                "cpu_features": sorted({*variant.cpu_features, *features}),
             }
         )
     return entries
@@ -173,4 +188,7 @@ def _read(folder: Path) -> LoweredModel:
     entries = json.loads((folder / "lowered.json").read_text(encoding="utf-8"))
     tuples = ("data", "inputs", "outputs", "cpu_features")
     variants = tuple(LoweredVariant(**{**entry, **{key: tuple(entry[key]) for key in tuples}}) for entry in entries)
-    return LoweredModel(folder=folder, variants=variants)
+    note = folder / NOTE_FILE
+    return LoweredModel(
+        folder=folder, variants=variants, note=note.read_text(encoding="utf-8") if note.exists() else ""
+    )

@@ -229,7 +229,7 @@ def _variant(variant: LoweredVariant, spec: BackendSpec, parts: PackedParts) -> 
         options=dict(variant.options),
         requires=Requirements(
             cpu_features=tuple(sorted({*parts.target.soc.features, *variant.cpu_features})),
-            glibc=_newest(parts.target.os.glibc, engine.pin.glibc if engine else None),
+            glibc=_newest(_newest(parts.target.os.glibc, engine.pin.glibc if engine else None), variant.glibc or None),
             memory_bytes=parts.decisions.memory_bytes.get(variant.name),
         ),
         speed="measured" if parts.measured and variant.measured_here else "unproved",

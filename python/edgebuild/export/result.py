@@ -4,6 +4,7 @@ DIR/exported.json     this class as JSON
 DIR/model.onnx        the exported graph; weights of 256 MiB or more lie in model.onnx.data beside it
                       absent if no exporter could make one and the TorchScript form stands in for it
 DIR/model.ts          TorchScript form, if asked for (no debug files, fixed top folder)
+DIR/model.pt2         torch.export form beside it, where torch.export takes the model
 DIR/samples/I.npz     input set I and the original model's outputs: keys "in.J" and "out.J" by signature index;
                       types that numpy lacks as raw uint8/uint16 arrays of the element's width
 """
@@ -56,6 +57,7 @@ class ScriptForm:
         precision: What most weights are stored in, by the manifest's names.
         parity: Against the original, for each output.
         tolerances: (atol, rtol) for each output by name.
+        no_program: Why there is no ``model.pt2`` beside it; empty: there is one, or the model keeps state.
     """
 
     origin: str
@@ -64,6 +66,7 @@ class ScriptForm:
     precision: str
     parity: tuple[OutputParity, ...]
     tolerances: Mapping[str, tuple[float, float]]
+    no_program: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -73,6 +76,7 @@ class ScriptForm:
             "precision": self.precision,
             "parity": [{**vars(p), "index": list(p.index)} for p in self.parity],
             "tolerances": {name: list(pair) for name, pair in self.tolerances.items()},
+            "no_program": self.no_program,
         }
 
     @classmethod
@@ -84,6 +88,7 @@ class ScriptForm:
             precision=data["precision"],
             parity=tuple(OutputParity(**{**p, "index": tuple(p["index"])}) for p in data["parity"]),
             tolerances={name: (pair[0], pair[1]) for name, pair in data["tolerances"].items()},
+            no_program=data["no_program"],
         )
 
 

@@ -23,6 +23,7 @@ from edgebuild.export.flat import flat_module
 from edgebuild.export.judge import compare_with_original
 from edgebuild.export.outputs import output_names, output_specs
 from edgebuild.export.parity import EngineModel
+from edgebuild.export.program import PROGRAM_FILE, write_program
 from edgebuild.export.result import NO_GRAPH, Attempt, ExportedModel
 from edgebuild.export.script_stage import JudgedScript, make_script
 from edgebuild.export.sequence import find_sequence
@@ -99,6 +100,11 @@ def export_source(source: ModelSource, request: ModelRequest, directory: Path, p
                 raise
             msg = f"{refused.message}; nor as TorchScript through LibTorch: {error.message}"
             raise type(refused)(msg, hint=refused.hint) from error
+    if script is not None and steps is None and not script.keeps_state:
+        progress("torch.export for LibTorch")
+        state.restore()
+        why = write_program(source, directory / PROGRAM_FILE)
+        script = replace(script, form=replace(script.form, no_program=why))
     notes = [note for note in source.notes if steps is None or not note.startswith(CHANGES_STATE)]
     keeps_state = script is not None and graph is None and (steps is not None or script.keeps_state)
     if keeps_state:
