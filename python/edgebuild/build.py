@@ -255,7 +255,7 @@ def build_from_request(
             staged,
             cache,
             place,
-            engines=_outside_engines(parts),
+            engines=parts.outside_engines,
             measure=options.measure,
             deadline_s=options.deadline_s,
             inference_s=None if original_ms is None else original_ms / 1e3,
@@ -333,23 +333,19 @@ def _decide(
         return replace(decided, quantization=parts.decisions.quantization), False
     if why_not_here(parts.target.soc.arch, parts.target.soc.features) is not None:
         return parts.decisions, False
-
-    # Of one engine's variants quantisation has settled the order; engines are measured beside each other.
-    kinds = {(spec.name, Path(variant.model).suffix, variant.precision) for spec, variant in parts.variants}
-    several = options.measure and len(kinds) > len({precision for *_, precision in kinds})
-    told = {variant.name for _, variant in parts.variants if variant.measured_here}
+    rivals = parts.rivals if options.measure else ()
 
     def measure() -> tuple[Mapping[str, int], Sequence[str]]:
         with staged_bundle(parts, cache) as first:
-            peaks = peak_memory(first, _outside_engines(parts), options.deadline_s)
-            order = measured_order(first, _outside_engines(parts), options.deadline_s) if several else ()
-            return peaks, [name for name in order if name in told]
+            engines = parts.outside_engines
+            peaks = peak_memory(first, engines, options.deadline_s)
+            return peaks, measured_order(first, rivals, engines, options.deadline_s)
 
     # Folders of the cache are named by their content's key.
     content = [model.folder.name for _, model in parts.lowered] + [parts.runner.parent.name]
     content.append(file_sha256(parts.exported.directory / "samples" / "0.npz"))  # sizes of dynamic axes
     engines = sorted(files.pin.sha256 for files in parts.engines.values())
-    key = [content, engines, cpu_model(), *(["order"] if several else [])]
+    key = [content, engines, cpu_model(), *rivals]
     found, hit = decide(parts.target.name, key, cache, measure)
     return replace(parts.decisions, memory_bytes=found.memory_bytes, order=found.order), hit
 
@@ -372,11 +368,6 @@ def _held_out(
         spec = parts.target.backend(name)
         judged |= judged_variants(parts.target, spec, quantized[name], graph.path, options.quantize, cache)
     return judged
-
-
-def _outside_engines(parts: PackedParts) -> list[Path]:
-    """Libraries that a thin bundle finds outside itself."""
-    return [files.library for files in parts.engines.values()] if parts.thin else []
 
 
 class _Clock:

@@ -326,6 +326,8 @@ def test_for_this_machine_the_model_is_compiled_too_and_runs_at_every_size(built
         "libtorch-float32": "native",
         "libtorch-float32-compiled": "native",
     }
+    decisions = json.loads((built.folder / "compiled.decisions.json").read_text())
+    assert decisions["order"] == [variant["name"] for variant in report["variants"]]
     bundle = Bundle.open(built.folder / "compiled.edge")
     compiled = next(v for v in bundle.manifest.variants if v.name.endswith("compiled"))
     assert compiled.model == "model/libtorch-float32-compiled.so"

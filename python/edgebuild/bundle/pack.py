@@ -77,6 +77,22 @@ class PackedParts:
         return tuple(made[name] for name in reordered(list(made), self.decisions.order))
 
     @property
+    def rivals(self) -> tuple[str, ...]:
+        """Names of the variants that are to be measured beside each other; empty: no two forms of one precision compete.
+
+        Of one engine's precisions quantisation has settled the order.
+        """
+        forms = {(spec.name, Path(variant.model).suffix, variant.precision) for spec, variant in self.variants}
+        if len(forms) == len({precision for *_, precision in forms}):
+            return ()
+        return tuple(variant.name for _, variant in self.variants if variant.measured_here)
+
+    @property
+    def outside_engines(self) -> list[Path]:
+        """Libraries that a thin bundle finds outside itself."""
+        return [files.library for files in self.engines.values()] if self.thin else []
+
+    @property
     def variant_names(self) -> tuple[str, ...]:
         """Names of all variants, in that order."""
         return tuple(variant.name for _, variant in self.variants)

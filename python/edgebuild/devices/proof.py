@@ -76,14 +76,18 @@ def peak_memory(bundle: Bundle, engines: Sequence[Path], deadline_s: float | Non
     return peaks
 
 
-def measured_order(bundle: Bundle, engines: Sequence[Path], deadline_s: float | None) -> tuple[str, ...]:
-    """The variants that run here, the fastest first as far as the noise allows a statement: what the runner's ``tune`` finds.
+def measured_order(
+    bundle: Bundle, among: Sequence[str], engines: Sequence[Path], deadline_s: float | None
+) -> tuple[str, ...]:
+    """Those of some variants that run here, the fastest first as far as the noise allows a statement: what the runner's ``tune`` finds.
 
-    Empty where they are all of one backend, and where one is outside its tolerance: that is for the proof to say.
+    Empty where no two of them are of one precision, and where one is outside its tolerance: that is for the proof to say.
 
     Raises:
         EdgebuildError: A variant does not run.
     """
+    if not among:
+        return ()
     drop_damaged_copy(bundle)
     variants = bundle.manifest.variants
     with tempfile.TemporaryDirectory(prefix="edgebuild-order-") as state:
@@ -99,9 +103,9 @@ def measured_order(bundle: Bundle, engines: Sequence[Path], deadline_s: float | 
             )
         except GateError:
             return ()
-    order: list[str] = answer["tunings"][0]["order"]
-    backends = {variant.backend for variant in variants if variant.name in order}
-    return tuple(order) if len(backends) > 1 else ()
+    order = [str(name) for name in answer["tunings"][0]["order"] if name in among]
+    precisions = {variant.precision for variant in variants if variant.name in order}
+    return tuple(order) if len(order) > len(precisions) else ()
 
 
 def prove(
