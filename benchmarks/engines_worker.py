@@ -1,6 +1,10 @@
-"""One process of ``both_engines.py``: ``engines_worker.py BUNDLE THREADS BACKEND[,BACKEND] FEED.npz``; imports no torch."""
+"""One process of ``both_engines.py``: ``engines_worker.py BUNDLE THREADS BACKEND[,BACKEND] FEED.npz``; imports no torch.
+
+With OMP_WAIT_POLICY=passive neither engine's threads spin while they wait.
+"""
 
 import json
+import os
 import statistics
 import sys
 import time
@@ -20,7 +24,10 @@ def work(path: Path, threads: int, backends: list[str], feed: Path) -> dict[str,
     before = _threads()
     with np.load(feed) as arrays:
         inputs = dict(arrays)
-    runners = {b: Runner(path, backend=b, options={"intra_op_threads": str(threads)}) for b in backends}
+    still = {"onnxruntime": {"allow_spinning": "0"}} if os.environ.get("OMP_WAIT_POLICY") == "passive" else {}
+    runners = {
+        b: Runner(path, backend=b, options={"intra_op_threads": str(threads), **still.get(b, {})}) for b in backends
+    }
 
     def once(backend: str) -> float:
         start = time.perf_counter()
