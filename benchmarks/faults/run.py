@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from edgebuild.cache import Cache
-from edgebuild.data import open_calibration
+from edgebuild.data.calibration import open_calibration
 from edgebuild.devices.scratch import open_graph
 from edgebuild.explain.analysis import analyse
 from edgebuild.explain.findings import Finding

@@ -140,7 +140,7 @@ def build_from_request(
         msg = f"--decisions: {options.decisions} holds INT8 variants, and INT8 was not asked for"
         raise UsageError(msg, hint="add --int8, and the same --calib, samples of which are the goldens")
     if options.quantize is not None:
-        from edgebuild.data import survey
+        from edgebuild.data.survey import survey
 
         quantize = options.quantize
         # A replay needs no data, and calls none; those in files become goldens.
@@ -161,7 +161,7 @@ def build_from_request(
         request = replace(request, data=data_of(options.quantize))
     sample = None if options.quantize is None or request.inputs or request.samples else sample_of(options.quantize)
     if sample is not None and options.quantize is not None:
-        from edgebuild.data import sizes_of
+        from edgebuild.data.survey import sizes_of
 
         inputs = sizes_of(sample, stacked=sample == Path(options.quantize.calib))
         progress.note(f"input sizes are those of {sample}; give --input or --sample if they should be others")
@@ -173,7 +173,7 @@ def build_from_request(
     except EdgebuildError as error:
         if sample is None or options.quantize is None:
             raise
-        from edgebuild.data import as_calibration
+        from edgebuild.data.survey import as_calibration
 
         raise as_calibration(error, options.quantize.calib, sample) from error
     clock.cached(hit)

@@ -235,7 +235,7 @@ def _graphs(
 
         return cache.find_or_make("quantize", content_key("replay", key, decided), make)
 
-    from edgebuild.data import HINT_NO_DATA, open_calibration
+    from edgebuild.data.calibration import HINT_NO_DATA, open_calibration
     from edgebuild.select.quantized import QuantizeRequest, quantize
 
     if options.calib is None:

@@ -161,7 +161,7 @@ def command(
         from edgebuild.select.budget import DEFAULT_MAX_DROP, Budget
 
         if calib is None and decisions is None:
-            from edgebuild.data import HINT_NO_DATA
+            from edgebuild.data.calibration import HINT_NO_DATA
 
             msg = "--int8 needs calibration data: none is given"
             raise UsageError(msg, hint=HINT_NO_DATA)

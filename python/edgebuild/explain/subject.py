@@ -123,7 +123,7 @@ def with_data(
         UsageError: Nothing was kept, and nothing is given.
         CalibrationError: The data can't be used.
     """
-    from edgebuild.data import CalibrationData, open_calibration
+    from edgebuild.data.calibration import CalibrationData, open_calibration
     from edgebuild.quantize.calibrate import named_batches
 
     def kept(part: CalibrationData) -> list[Batch]:

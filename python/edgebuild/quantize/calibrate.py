@@ -7,7 +7,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from edgebuild.cache import Cache, content_key
-from edgebuild.data import CalibrationData
+from edgebuild.data.calibration import CalibrationData
 from edgebuild.errors import CalibrationError
 from edgebuild.fingerprint import source_digest
 from edgebuild.graph.stage import graph_sha256, stage_versions

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from edgebuild.cache import Cache
-from edgebuild.data import CalibrationData
+from edgebuild.data.calibration import CalibrationData
 from edgebuild.graph.io import load_model
 from edgebuild.quantize.adaround import adaptive_roundings
 from edgebuild.quantize.calibrate import calibrate, named_batches

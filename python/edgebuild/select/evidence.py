@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from edgebuild.data import CalibrationData
+from edgebuild.data.calibration import CalibrationData
 from edgebuild.quantize.calibrate import named_batches
 from edgebuild.quantize.plan import Plan
 from edgebuild.quantize.schemes import SchemeGroup

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgebuild.cache import Cache
-from edgebuild.data import CalibrationData
+from edgebuild.data.calibration import CalibrationData
 from edgebuild.errors import CalibrationError, InternalError, UsageError
 from edgebuild.export.result import ExportedModel
 from edgebuild.quantize.calibrate import named_batches

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from edgebuild.cache import Cache
-from edgebuild.data import CalibrationData, open_calibration
+from edgebuild.data.calibration import CalibrationData, open_calibration
 from edgebuild.model.signature import Signature, SymbolRange, TensorType, ValueSpec
 
 Shape = tuple[int | str | None, ...]

@@ -65,7 +65,7 @@ from pathlib import Path
 import numpy as np
 from edgebuild.cache import Cache
 from edgebuild.model.signature import *
-from edgebuild.data import open_calibration
+from edgebuild.data.calibration import open_calibration
 cache = Cache(Path(sys.argv[1]))
 sig = Signature(inputs=(ValueSpec(name="x", type=TensorType(dtype="float32", shape=(1, 2))),), outputs=())
 data = open_calibration((np.zeros((1, 2), np.float32) for _ in range(3)), sig, cache=cache)
@@ -245,7 +245,7 @@ from pathlib import Path
 import numpy as np
 from edgebuild.cache import Cache
 from edgebuild.model.signature import *
-from edgebuild.data import open_calibration
+from edgebuild.data.calibration import open_calibration
 sig = Signature(inputs=(ValueSpec(name="x", type=TensorType(dtype="float32", shape=(1, 100000))),), outputs=())
 count = int(sys.argv[2])
 source = sys.argv[3] if sys.argv[3] != "stream" else (np.zeros((1, 100000), np.float32) for _ in range(count))

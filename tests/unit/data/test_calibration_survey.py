@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgebuild.data import as_calibration, sizes_of, survey
+from edgebuild.data.survey import as_calibration, sizes_of, survey
 from edgebuild.errors import CalibrationError, DeadlineError, ModelError, UsageError
 from edgebuild.model.request import InputRequest
 

@@ -11,7 +11,7 @@ import pytest
 import runtime_bundles as bundles
 
 from edgebuild.cache import Cache
-from edgebuild.data import open_calibration
+from edgebuild.data.calibration import open_calibration
 from edgebuild.data.preprocess import Preprocess, parse_preprocess
 from edgebuild.errors import SignatureError, UsageError
 from edgebuild.model.signature import Signature
