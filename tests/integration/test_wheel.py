@@ -1,7 +1,11 @@
 """The wheel works from an environment that knows nothing of the checkout: command line, Runner, and a whole build."""
 
+import base64
+import hashlib
 import importlib.util
 import os
+import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -101,6 +105,59 @@ def test_a_model_is_built_and_run_outside_the_source_tree(environment: Path, tmp
     with torch.inference_mode():
         expected = model(torch.full((1, 6), 0.5)).ravel().tolist()
     assert got == pytest.approx(expected, abs=1e-6)
+
+
+def repacked(wheel: Path, module: Path, folder: Path) -> Path:
+    tool = str(ROOT / "tools" / "board_wheel.py")
+    return Path(run(sys.executable, tool, str(wheel), str(module), str(folder), cwd=folder).strip())
+
+
+def test_a_wheel_with_another_module_is_one_that_pip_takes(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel) as given:
+        (name,) = [name for name in given.namelist() if name.startswith("edgebuild/_runtime.c")]
+        given.extract(name, tmp_path)
+        whole = set(given.namelist())
+    made = repacked(wheel, tmp_path / name, tmp_path)
+    assert re.search(r"-cp3\d+-cp3\d+-manylinux_2_\d+_x86_64\.whl$", made.name)
+    assert made.read_bytes() == repacked(wheel, tmp_path / name, tmp_path).read_bytes()
+    with zipfile.ZipFile(made) as archive:
+        assert set(archive.namelist()) == whole
+        (record,) = [name for name in archive.namelist() if name.endswith("/RECORD")]
+        for line in archive.read(record).decode().splitlines():
+            path, digest, size = line.rsplit(",", 2)
+            if path != record:
+                data = archive.read(path)
+                assert len(data) == int(size)
+                told = base64.urlsafe_b64decode(digest.removeprefix("sha256=") + "=")
+                assert told == hashlib.sha256(data).digest()
+    flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check"]
+    run(sys.executable, "-m", "pip", "install", *flags, "--target", str(tmp_path / "there"), str(made), cwd=tmp_path)
+    environment = {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path / "there"), str(DEPENDENCIES)]),
+        "PATH": os.environ["PATH"],
+    }
+    command = [sys.executable, "-S", "-c", "import edgebuild._runtime as r; print(r.__file__); edgebuild.Runner"]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).is_relative_to(tmp_path / "there")
+
+
+def test_a_board_s_wheel_is_called_after_its_module(wheel: Path, ready_made: Path, tmp_path: Path) -> None:
+    (program,) = [p for p in (ready_made.parents[1] / "prebuilt").rglob("edgerun") if read_elf(p).machine == 183]
+    module = tmp_path / "_runtime.cpython-311-aarch64-linux-gnu.so"
+    shutil.copyfile(program, module)  # any file of that architecture
+    made = repacked(wheel, module, tmp_path)
+    assert re.search(r"-cp311-cp311-manylinux_2_(17|2\d)_aarch64\.whl$", made.name)
+    flags = ["--no-deps", "--no-index", "--quiet", "--disable-pip-version-check", "--only-binary=:all:"]
+    flags += ["--platform", "manylinux_2_31_aarch64", "--python-version", "311", "--implementation", "cp"]
+    run(sys.executable, "-m", "pip", "install", *flags, "--target", str(tmp_path / "there"), str(made), cwd=tmp_path)
+    assert (tmp_path / "there" / "edgebuild" / module.name).is_file()
+    assert not (tmp_path / "there" / "edgebuild" / "_data" / "prebuilt").exists()
+    shutil.copyfile(program, tmp_path / "runtime.so")
+    tool = [sys.executable, str(ROOT / "tools" / "board_wheel.py"), str(wheel), str(tmp_path / "runtime.so")]
+    done = subprocess.run(tool, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "expected a file called _runtime.cpython-3XX-ARCH-linux-gnu.so" in done.stderr
 
 
 @pytest.fixture(scope="module")
