@@ -36,6 +36,9 @@ from edgebuild.native.runner import runner_licences
 from edgebuild.select.decisions import Decisions, reordered
 from edgebuild.targets import BackendSpec, OperatingSystem, TargetSpec
 
+_USTAR_AT = 257
+"""Where a tar archive says that it is one."""
+
 GOLDEN_BUDGET_BYTES = 32 * 2**20
 """Goldens beyond the first are left out of the bundle once they would exceed this."""
 
@@ -132,6 +135,18 @@ def _write(parts: PackedParts, folder: Path) -> Bundle:
     )
 
 
+def _check_replaceable(output: Path) -> None:
+    """Raises UsageError where what lies there is not what a build writes: devices, pipes, files of somebody's data."""
+    if not output.is_file():
+        msg = f"-o {output} is no plain file, and a bundle would take its place"
+        raise UsageError(msg, hint="choose another -o")
+    with output.open("rb") as stream:
+        head = stream.read(512)
+    if head and head[_USTAR_AT : _USTAR_AT + 5] != b"ustar":
+        msg = f"-o {output} exists and is no bundle, so it is not replaced"
+        raise UsageError(msg, hint="remove it, or choose another -o")
+
+
 def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
     """Finds out before a long build whether its bundle could be written.
 
@@ -140,7 +155,7 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
         keep: Files that the build reads and must not replace.
 
     Raises:
-        UsageError: The folder is missing or not writable, or ``output`` is a folder or one of ``keep``.
+        UsageError: The folder is missing or not writable, or ``output`` is a folder, one of ``keep``, or something else than a bundle.
         ResourceError: There is no space in it.
     """
     if output is not None and output.is_dir():
@@ -161,6 +176,8 @@ def check_output(output: Path | None, *, keep: Sequence[str]) -> None:
         if output is not None and output.exists() and Path(name).exists() and output.samefile(name):
             msg = f"-o {output} would replace the file that the bundle is made from"
             raise UsageError(msg, hint="choose another -o")
+    if output is not None and output.exists():
+        _check_replaceable(output)
 
 
 def check_size(staged: Bundle, target: TargetSpec, most_bytes: int | None) -> None:

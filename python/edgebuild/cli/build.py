@@ -17,9 +17,24 @@ if TYPE_CHECKING:
 _FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 
 
+def _one_target(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> str | None:
+    """A bundle is for one board; the last of several would be taken silently."""
+    if len(given) > 1:
+        msg = f"--target is given {len(given)} times: {', '.join(given)}"
+        raise UsageError(msg, hint="a build is for one board: run it once for each")
+    return given[0] if given else None
+
+
 @click.command(name="build")
 @click.argument("model", required=False, metavar="MODEL", type=click.Path())
-@click.option("--target", type=TargetName(), metavar="T", help="Board: a name, an alias, or the path of a target file.")
+@click.option(
+    "--target",
+    type=TargetName(),
+    multiple=True,
+    callback=_one_target,
+    metavar="T",
+    help="Board: a name, an alias, or the path of a target file.",
+)
 @click.option(
     "-o",
     "--output",

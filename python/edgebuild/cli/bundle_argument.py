@@ -79,7 +79,7 @@ def run_runner(path: str, command: str, arguments: Sequence[str]) -> int:
 def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "Emulator":
     """The emulator that runs a bundle that this machine can't; downloads nothing. ``foreign``: why it can't."""
     from edgebuild.cache import Cache
-    from edgebuild.devices.emulator import board_of_target, fetch_command, find_emulator, is_emulated
+    from edgebuild.devices.emulator import EVERY_FEATURE, board_of_target, fetch_command, find_emulator, is_emulated
     from edgebuild.devices.local import can_run
     from edgebuild.errors import ToolError
     from edgebuild.machine import machine_arch
@@ -94,7 +94,8 @@ def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "E
     if not is_emulated(target.arch):
         msg = f"{told}, and no emulator for it is known"
         raise IncompatibleError(msg, hint=f"on the board: {unpack}bin/edgerun {command}")
-    board = board_of_target(target.name, target.arch)
+    wanted = {feature for variant in bundle.manifest.variants for feature in variant.requires.cpu_features}
+    board = board_of_target(target.name, target.arch, wanted)
     # The system that the build took; for a board that is not known here the oldest that serves: on any, if it brings its C library.
     floors = ["2.28" if target.loader else variant.requires.glibc or "2.28" for variant in bundle.manifest.variants]
     glibc = board.glibc or max(floors, key=lambda text: [int(part) for part in text.split(".")])
@@ -102,11 +103,12 @@ def _emulator_for(bundle: "Bundle", path: str, command: str, foreign: str) -> "E
         emulator = find_emulator(target.arch, board.cpu, glibc, Cache.default())
     except ToolError as error:
         msg = f"{told}, and {error.message}"
-        get = f"`{fetch_command(board.target)}` gets an emulator; "
-        raise IncompatibleError(msg, hint=f"{error.hint or get}on the board: {unpack}bin/edgerun {command}") from error
+        get = error.hint or f"`{fetch_command(board.target)}` gets an emulator"
+        raise IncompatibleError(msg, hint=f"{get}; on the board: {unpack}bin/edgerun {command}") from error
     note = f"note: run under {emulator}, with libraries of {emulator.system}"
     if not board.known:
-        note += f"; the target {target.name} is not known here, so this is the plainest CPU"
+        which = "a CPU that can do everything" if board.cpu == EVERY_FEATURE else "the plainest CPU"
+        note += f"; the target {target.name} is not known here, so this is {which}"
     if command == "bench":
         note += "; times and memory are the emulator's, NOT the board's"
     output.echo(note, err=True)

@@ -278,6 +278,7 @@ def _folder(folder: Path, wanted_mib: int, check: Callable[..., Check], get: str
 
 
 def _engine(target: TargetSpec, name: str, version: str) -> Check:
+    from edgebuild.native.engine_layout import check_engine
     from edgebuild.native.engines import engine_pin, fetch_engine
 
     what = "bundles"
@@ -287,6 +288,12 @@ def _engine(target: TargetSpec, name: str, version: str) -> Check:
         if target.accelerator is not None and name == "tensorrt":
             return _tensorrt(target, version)
         return Check(name=f"{name} {version}", state="missing", needed_for=what, found="", get=error.message)
+    try:
+        check_engine(pin, target.os)
+    except EdgebuildError as error:
+        return Check(
+            name=f"{name} {version}", state="missing", needed_for=what, found=error.message, get=error.hint or ""
+        )
     if not pin.debian and target.soc.arch == machine_arch() and _installed_version(pin.distribution) == pin.version:
         return Check(name=f"{name} {version}", state="ok", needed_for=what, found="from the installed package")
     if _is_cached(lambda cache: fetch_engine(pin, cache)):
@@ -348,7 +355,7 @@ def _runner(target: TargetSpec) -> Check:
 
 
 def _emulator(target: TargetSpec) -> Check:
-    from edgebuild.devices.emulator import find_emulator
+    from edgebuild.devices.emulator import UnknownCpuError, find_emulator
     from edgebuild.devices.local import why_not_here
 
     name, what = "emulator", "the proof"
@@ -361,7 +368,7 @@ def _emulator(target: TargetSpec) -> Check:
     except EdgebuildError as error:
         return Check(
             name=name,
-            state="absent",
+            state="missing" if isinstance(error, UnknownCpuError) else "absent",
             needed_for=what,
             found=error.message,
             get=error.hint or f"{FIRST_BUILD} downloads it (qemu-user, 68 MiB)",

@@ -131,6 +131,8 @@ class Fitter:
                 f"images must come to the model's size: --preprocess with resize={text}, or crop={text}, as in training"
             )
         text = "give arrays of this shape, or stack samples along the first axis"
+        if len(given) == len(wanted) - 1 and isinstance(wanted[0], int):  # one sample without its batch axis
+            given = (wanted[0], *given)
         pairs = list(zip(wanted, given, strict=False))[1:] if len(wanted) == len(given) else []
         axis = next((i for i, (size, got) in enumerate(pairs, 1) if isinstance(size, int) and size != got), None)
         if axis is None:

@@ -3,13 +3,14 @@
 The emulator is one on PATH, else the pinned package that lies in the cache. Nothing here needs root or changes the machine.
 """
 
+import difflib
 import functools
 import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edgebuild.cache import Cache, content_key
@@ -99,8 +100,22 @@ class Board:
     known: bool = False
 
 
-def board_of_target(name: str, arch: str) -> Board:
-    """The board of a target that is known by name, else one with the plainest CPU of its architecture."""
+class UnknownCpuError(ToolError):
+    """The emulator is there, and does not know the target's CPU: nothing that is fetched helps."""
+
+
+EVERY_FEATURE = "max"
+"""The emulator's CPU model with all that it can do."""
+
+
+def board_of_target(name: str, arch: str, features: Collection[str] = ()) -> Board:
+    """The board of a target that is known by name, else one with the plainest CPU of its architecture that serves.
+
+    Args:
+        name: Of the target.
+        arch: Of the bundle.
+        features: Of the CPU, which the bundle asks for.
+    """
     from edgebuild.errors import UsageError
     from edgebuild.targets import load_target
 
@@ -108,7 +123,8 @@ def board_of_target(name: str, arch: str) -> Board:
     try:
         target = load_target(name)
     except (UsageError, IncompatibleError):
-        return plainest
+        known = load_target(plainest.target).soc.features
+        return plainest if set(features) <= set(known) else replace(plainest, cpu=EVERY_FEATURE)
     if target.soc.arch != arch:
         return plainest
     return Board(cpu=target.soc.cpu, target=name, glibc=target.os.glibc, known=True)
@@ -140,7 +156,11 @@ def find_emulator(
     models = _cpu_models(*_stamp(program))
     if cpu not in models:
         msg = f"{program.name} {_text(version)} does not know the CPU {cpu!r}"
-        raise ToolError(msg, hint=f"correct [soc] cpu of the target; `{program.name} -cpu help` lists what it knows")
+        near = difflib.get_close_matches(cpu, sorted(models), n=1)
+        guess = f", e.g. {near[0]}" if near else ""
+        raise UnknownCpuError(
+            msg, hint=f"correct [soc] cpu of the target{guess}; `{program} -cpu help` lists what it knows"
+        )
     root, system = _find_root(arch, glibc, cache, fetch=fetch, progress=progress)
     return Emulator(program=program, version=_text(version), arch=arch, cpu=cpu, root=root, system=system)
 

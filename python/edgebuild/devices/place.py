@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from edgebuild.cache import Cache
-from edgebuild.devices.emulator import Emulator, fetch_command, find_emulator
+from edgebuild.devices.emulator import Emulator, UnknownCpuError, fetch_command, find_emulator
 from edgebuild.devices.local import cpu_model, why_not_here
 from edgebuild.errors import EdgebuildError, IncompatibleError, ResourceError, UsageError
 from edgebuild.report import Progress
@@ -61,6 +61,9 @@ def choose_place(target: TargetSpec, verify: str | None, cache: Cache, progress:
     foreign = why_not_here(target.soc.arch, target.soc.features)
     if foreign is None and verify != "emulator":
         return HERE
+    if foreign is None and not target.portable:
+        msg = f"--verify emulator: {target.name} is this very machine, which no emulator stands for"
+        raise IncompatibleError(msg, hint="leave --verify out: the bundle is run here")
     if verify == "native":
         msg = f"--verify native: {foreign}"
         raise IncompatibleError(msg, hint="leave --verify out: it is then run under an emulator")
@@ -71,6 +74,8 @@ def choose_place(target: TargetSpec, verify: str | None, cache: Cache, progress:
         raise
     except EdgebuildError as error:
         hint = f"{error.hint}; then {_get(target)}" if error.hint else _get(target)
+        if isinstance(error, UnknownCpuError):
+            hint = error.hint or ""
         if verify == "emulator":
             raise type(error)(error.message, hint=hint) from error
         return Place(kind=None, reason=f"{foreign}, and {error.message}", hint=hint)

@@ -123,6 +123,17 @@ def test_an_output_that_can_not_be_is_refused_before_the_build(tmp_path: Path) -
             check_output(output, keep=[str(model)])
 
 
+def test_an_output_takes_the_place_of_bundles_and_empty_files_alone(staged: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "empty.edge").touch()
+    (tmp_path / "notes.txt").write_text("mine")
+    os.mkfifo(tmp_path / "pipe")
+    check_output(staged.path, keep=[])
+    check_output(tmp_path / "empty.edge", keep=[])
+    for name, said in (("notes.txt", "exists and is no bundle"), ("pipe", "is no plain file")):
+        with pytest.raises(UsageError, match=said):
+            check_output(tmp_path / name, keep=[])
+
+
 def test_a_bundle_above_the_size_that_is_allowed_is_refused_with_its_largest_file(staged: Bundle) -> None:
     board = load_target("raspberrypi4")
     size = staged.path.stat().st_size

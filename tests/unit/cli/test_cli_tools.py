@@ -144,6 +144,18 @@ def test_doctor_of_a_target_speaks_of_its_engine_and_emulator(invoke: Invoke) ->
     assert "--target jetson-orin --fetch" in invoke("doctor", "--target", "jetson").out
 
 
+def test_doctor_sees_what_no_build_can_do_with_a_target_file(invoke: Invoke) -> None:
+    from edgebuild.targets import targets_folder
+
+    text = (targets_folder() / "raspberrypi4.toml").read_text(encoding="utf-8")
+    Path("old.toml").write_text(re.sub(r'(?m)^glibc = ".*"', 'glibc = "2.17"', text))
+    result = invoke("doctor", "--target", "old.toml", "--json")
+    (engine,) = [check for check in result.json["checks"] if check["name"].startswith("onnxruntime ")]
+    assert engine["state"] == "missing"
+    assert "the target's oldest system has 2.17" in engine["found"]
+    assert result.code == 10
+
+
 def test_the_advice_for_a_target_file_names_the_file_and_works_as_it_is_printed(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:

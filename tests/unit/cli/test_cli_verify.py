@@ -7,7 +7,6 @@ import pytest
 
 from edgebuild.devices import emulator as emulators
 from edgebuild.devices.emulator import Emulator
-from edgebuild.machine import machine_arch
 
 from command_line import Invoke  # isort: skip
 
@@ -70,10 +69,9 @@ def test_a_bundle_that_asks_for_features_this_cpu_lacks_is_emulated_as_its_build
         return Emulator(program=emulator, version="10.0", arch=arch, cpu=cpu, root=tmp_path, system="debian-11")
 
     monkeypatch.setattr(emulators, "find_emulator", find)
-    plain = emulators.board_of_target("board", machine_arch()).cpu
     result = invoke(command, str(make_bundle(features=["warp_drive"])))
     assert result.code == 0
-    assert f"emulated as {plain}" in result.err
+    assert "emulated as max" in result.err  # the target is not known here, and the plainest CPU has no such thing
     assert "note: run under qemu-" in result.err
     result = invoke(command, str(make_bundle()))
     assert "emulated" not in result.err

@@ -304,6 +304,13 @@ def test_an_npz_member_of_any_compression_is_read_alike(tmp_path: Path, cache: C
     assert len(hashes) == 1
 
 
+def test_the_hint_for_samples_of_another_size_has_the_input_that_takes_them(tmp_path: Path, cache: Cache) -> None:
+    np.save(tmp_path / "0.npy", np.zeros((3, 7, 9), np.float32))
+    with pytest.raises(CalibrationError) as caught:
+        opened(tmp_path, IMAGE, cache)
+    assert "--input 'x:float32[1,3,7,9]'" in str(caught.value.hint)
+
+
 def test_samples_that_are_equal_are_told(tmp_path: Path, cache: Cache) -> None:
     for index in range(5):
         np.save(tmp_path / f"{index}.npy", np.full((1, 3, 4, 5), float(index // 3), np.float32))

@@ -82,6 +82,12 @@ def test_a_cpu_that_the_emulator_does_not_know_is_named(
     with pytest.raises(ToolError, match=f"does not know the CPU '{target.soc.cpu}'") as caught:
         place(target, cache, "emulator")
     assert "[soc] cpu" in str(caught.value.hint)
+    assert "--fetch" not in str(caught.value.hint)  # it is there
+
+
+def test_this_very_machine_has_no_emulator(cache: Cache) -> None:
+    with pytest.raises(IncompatibleError, match="host is this very machine"):
+        place(load_target("host"), cache, "emulator")
 
 
 def test_a_program_that_can_not_be_started_as_an_emulator_is_said(
@@ -110,6 +116,8 @@ def test_a_target_that_is_not_known_gets_the_plainest_cpu_of_its_architecture() 
     known = Board(cpu="cortex-a72", target="raspberrypi4", glibc="2.31", known=True)
     assert board_of_target("raspberrypi4", "aarch64") == known
     assert board_of_target("my-board", "aarch64") == Board(cpu="cortex-a53", target="generic-aarch64")
+    assert board_of_target("my-board", "aarch64", ["asimd"]).cpu == "cortex-a53"
+    assert board_of_target("my-board", "aarch64", ["asimddp"]) == Board(cpu="max", target="generic-aarch64")
     assert board_of_target("raspberrypi4", "riscv64") == Board(cpu="rv64", target="generic-riscv64")
     for arch in (
         emulators._PROGRAMS
