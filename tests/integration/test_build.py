@@ -339,7 +339,8 @@ def test_a_variant_outside_its_tolerance_is_never_published(place: Workplace, re
 
 
 def test_ctrl_c_leaves_the_old_bundle_and_no_child(place: Workplace, cnn: nn.Module) -> None:
-    (place.work / "old.edge").write_bytes(b"old")
+    old = bytes(257) + b"ustar, as a bundle is"
+    (place.work / "old.edge").write_bytes(old)
     process = place.start("--target", "x86-64", "cnn.pt", "--seed", "77", "-o", "old.edge")
     assert process.stderr is not None
     for line in process.stderr:
@@ -350,7 +351,7 @@ def test_ctrl_c_leaves_the_old_bundle_and_no_child(place: Workplace, cnn: nn.Mod
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130
     assert "Traceback" not in err
-    assert (place.work / "old.edge").read_bytes() == b"old"
+    assert (place.work / "old.edge").read_bytes() == old
     children = subprocess.run(["pgrep", "-f", str(place.cache)], capture_output=True, text=True, check=False).stdout
     assert children == ""
     assert list((place.cache / "edgebuild" / "staging").glob(".build.*")) == []
