@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgebuild.devices.local import why_not_here
 from edgebuild.installed_torch import find_torch
 from edgebuild.machine import machine_arch, this_machine
 from edgebuild.native.elf import read_elf
@@ -63,13 +62,13 @@ def cpu_kind(target: TargetSpec) -> CpuKind | None:
 
     Of a portable target, the highest level of its architecture that this machine itself has, since what is compiled is run here.
     """
-    if target.soc.arch != machine_arch() or why_not_here(target.soc.arch, target.soc.features) is not None:
+    here = set(this_machine().features)
+    if target.soc.arch != machine_arch() or not set(target.soc.features) <= here:
         return None
     if not target.portable:
         return CpuKind(march="native", width=0, features=())
     if _number(target.os.glibcxx) < _LEAST_GLIBCXX:
         return None
-    here = set(this_machine().features)
     lower: tuple[str, ...] = _LEVELS["x86-64-v3"]
     if target.soc.arch != "x86_64" or not set(lower) <= here:
         return None

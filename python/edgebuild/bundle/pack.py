@@ -140,8 +140,11 @@ def _check_replaceable(output: Path) -> None:
     if not output.is_file():
         msg = f"-o {output} is no plain file, and a bundle would take its place"
         raise UsageError(msg, hint="choose another -o")
-    with output.open("rb") as stream:
-        head = stream.read(512)
+    try:
+        with output.open("rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        raise from_os_error(error, f"what lies at -o {output} can't be read") from error
     if head and head[_USTAR_AT : _USTAR_AT + 5] != b"ustar":
         msg = f"-o {output} exists and is no bundle, so it is not replaced"
         raise UsageError(msg, hint="remove it, or choose another -o")

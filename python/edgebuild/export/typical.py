@@ -14,10 +14,9 @@ import numpy as np
 from edgebuild.errors import CalibrationError
 from edgebuild.model.request import DataRequest
 from edgebuild.model.resolve import last_line
+from edgebuild.model.samples import SETS
 from edgebuild.model.signature import Signature
 from edgebuild.model.source import Inputs, ModelSource
-
-_SETS = 3
 
 
 def with_data(source: ModelSource, data: DataRequest) -> ModelSource:
@@ -35,7 +34,7 @@ def with_data(source: ModelSource, data: DataRequest) -> ModelSource:
     from edgebuild.data.first import first_batches
 
     signature = Signature(inputs=source.inputs, outputs=(), symbols=source.symbols)
-    found = first_batches(Path(data.path), signature, preprocess=data.preprocess, count=_SETS)
+    found = first_batches(Path(data.path), signature, preprocess=data.preprocess, count=SETS)
     names = [spec.name for spec in source.inputs]
     typical: list[Inputs] = []
     for where, arrays in found:
@@ -94,7 +93,7 @@ def _merged(random: Sequence[Inputs], typical: Sequence[Inputs]) -> tuple[Inputs
     spare = [sample for sample in random if _same(_shapes(sample)) in covered]
     merged = [*typical, *kept]
     if len(typical) < 2:
-        merged += spare[: max(0, _SETS - len(merged))]
+        merged += spare[: max(0, SETS - len(merged))]
     return tuple(sorted(merged, key=lambda sample: _shapes(sample) != best))
 
 

@@ -16,7 +16,8 @@ from edgebuild.model.values import INTEGERS, numpy_dtype
 
 Run = Callable[[Mapping[str, Any]], Any]
 
-_SETS = 3
+SETS = 3
+"""Input sets of a model, at least: what tracing baked in shows on the second."""
 _INTEGER_TRIES = (1 << 15, 1000, 256, 100, 32, 16, 10, 8, 5, 4, 3, 2)
 
 
@@ -96,10 +97,10 @@ def make_samples(
     have = [maker.sizes_of(sample) for sample in given]
     for sizes in wanted:
         if sizes not in have or not symbols:
-            if not symbols and len(made) >= _SETS:
+            if not symbols and len(made) >= SETS:
                 break
             made.append(maker.accepted(sizes, len(made)))
-    while len(made) < _SETS:
+    while len(made) < SETS:
         made.append(maker.accepted(best, len(made)))
     for i, sample in enumerate(given):
         try:
